@@ -1,0 +1,273 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "base/host.h"
+
+#include "base/text.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { PATH_SIZE = 4096, NUMBER_SIZE = 32, PROC_SIZE = 16384 };
+
+/* Version 1 writes "no limit" as the largest multiple of the page size below 2^63. */
+#define CGROUP_NO_LIMIT (INT64_C(1) << 60)
+
+/* Files of /proc tell no size; what does not fit is left out. */
+static bool read_file(const char *path, char *out, size_t size)
+{
+    FILE *file = fopen(path, "r");
+    size_t length;
+
+    if (file == NULL) {
+        return false;
+    }
+    length = fread(out, 1, size - 1, file);
+    out[length] = '\0';
+    (void)fclose(file);
+    return length > 0;
+}
+
+void bsattn_host_name(char *out, size_t size)
+{
+    char name[256] = "";
+
+    if ((gethostname(name, sizeof(name) - 1) != 0) || (name[0] == '\0')) {
+        (void)bsattn_text_copy(out, size, "unknown");
+        return;
+    }
+    name[strcspn(name, ".")] = '\0';
+    (void)bsattn_text_copy(out, size, name);
+}
+
+bool bsattn_host_parse_kib(const char *text, const char *name, int64_t *bytes_p)
+{
+    size_t length = strlen(name);
+
+    for (const char *line = text; line != NULL; line = strchr(line, '\n')) {
+        char digits[NUMBER_SIZE];
+        int64_t kib;
+        line += (*line == '\n') ? 1 : 0;
+        if (strncmp(line, name, length) != 0) {
+            continue;
+        }
+        line += length;
+        line += strspn(line, " \t");
+        (void)bsattn_text_copy(digits, sizeof(digits), line);
+        digits[strspn(digits, "0123456789")] = '\0';
+        if (!bsattn_text_int64(digits, &kib) || (kib > INT64_MAX / 1024)) {
+            return false;
+        }
+        *bytes_p = kib * 1024;
+        return true;
+    }
+    return false;
+}
+
+/* Whether a comma separated list such as "cpu,cpuacct" has a name. */
+static bool list_has(const char *list, size_t list_length, const char *name)
+{
+    size_t length = strlen(name);
+    size_t at = 0;
+
+    while (at <= list_length) {
+        size_t end = at;
+        while ((end < list_length) && (list[end] != ',')) {
+            ++end;
+        }
+        if ((end - at == length) && (strncmp(list + at, name, length) == 0)) {
+            return true;
+        }
+        at = end + 1;
+    }
+    return false;
+}
+
+bool bsattn_host_parse_cgroup(const char *text, const char *controller, char *out, size_t size)
+{
+    const char *line = text;
+
+    while ((line != NULL) && (*line != '\0')) {
+        size_t line_length = strcspn(line, "\n");
+        const char *list = memchr(line, ':', line_length);
+        const char *path =
+            (list == NULL) ? NULL : memchr(list + 1, ':', line_length - (size_t)(list + 1 - line));
+        if (path != NULL) {
+            size_t path_length = line_length - (size_t)(path + 1 - line);
+            if (list_has(list + 1, (size_t)(path - list - 1), controller)) {
+                if (path_length >= size) {
+                    return false;
+                }
+                memcpy(out, path + 1, path_length);
+                out[path_length] = '\0';
+                return true;
+            }
+        }
+        line = strchr(line, '\n');
+        line = (line == NULL) ? NULL : line + 1;
+    }
+    return false;
+}
+
+static bool parse_bytes(const char *text, int64_t *bytes_p)
+{
+    char digits[NUMBER_SIZE];
+
+    (void)bsattn_text_copy(digits, sizeof(digits), text);
+    digits[strcspn(digits, " \n")] = '\0';
+    return bsattn_text_int64(digits, bytes_p);
+}
+
+int64_t bsattn_host_parse_limit(const char *limit, const char *usage)
+{
+    int64_t limit_bytes;
+    int64_t usage_bytes = 0;
+
+    if ((limit == NULL) || !parse_bytes(limit, &limit_bytes) || (limit_bytes >= CGROUP_NO_LIMIT)) {
+        return INT64_MAX;
+    }
+    if ((usage != NULL) && !parse_bytes(usage, &usage_bytes)) {
+        usage_bytes = 0;
+    }
+    return (usage_bytes < limit_bytes) ? limit_bytes - usage_bytes : 0;
+}
+
+static int64_t group_leaves(const char *folder, const char *limit_name, const char *usage_name)
+{
+    char path[PATH_SIZE + 64];
+    char limit[NUMBER_SIZE];
+    char usage[NUMBER_SIZE];
+    bool limited;
+    bool used;
+
+    (void)snprintf(path, sizeof(path), "%s/%s", folder, limit_name);
+    limited = read_file(path, limit, sizeof(limit));
+    (void)snprintf(path, sizeof(path), "%s/%s", folder, usage_name);
+    used = read_file(path, usage, sizeof(usage));
+    return bsattn_host_parse_limit(limited ? limit : NULL, used ? usage : NULL);
+}
+
+/* A group's limit binds its children too, so every level up to the mount point is asked. */
+static int64_t groups_leave(const char *mount, const char *group, const char *limit_name,
+                            const char *usage_name)
+{
+    char folder[PATH_SIZE];
+    bsattn_strbuf_t buf;
+    int64_t least = INT64_MAX;
+    size_t mount_length = strlen(mount);
+
+    bsattn_strbuf_init(&buf, folder, sizeof(folder));
+    bsattn_strbuf_add(&buf, "%s%s", mount, (strcmp(group, "/") == 0) ? "" : group);
+    for (;;) {
+        int64_t leaves = group_leaves(folder, limit_name, usage_name);
+        char *slash = strrchr(folder, '/');
+        least = (leaves < least) ? leaves : least;
+        if ((slash == NULL) || ((size_t)(slash - folder) < mount_length)) {
+            return least;
+        }
+        *slash = '\0';
+    }
+}
+
+static int64_t least_of(int64_t a, int64_t b)
+{
+    return (a < b) ? a : b;
+}
+
+int64_t bsattn_host_memory_available(void)
+{
+    char text[PROC_SIZE];
+    char group[PATH_SIZE / 2];
+    int64_t available = INT64_MAX;
+
+    if (read_file("/proc/meminfo", text, sizeof(text))) {
+        (void)bsattn_host_parse_kib(text, "MemAvailable:", &available);
+    }
+    if (!read_file("/proc/self/cgroup", text, sizeof(text))) {
+        return available;
+    }
+    if (bsattn_host_parse_cgroup(text, "", group, sizeof(group))) {
+        available = least_of(available,
+                             groups_leave("/sys/fs/cgroup", group, "memory.max", "memory.current"));
+    }
+    if (bsattn_host_parse_cgroup(text, "memory", group, sizeof(group))) {
+        available =
+            least_of(available, groups_leave("/sys/fs/cgroup/memory", group,
+                                             "memory.limit_in_bytes", "memory.usage_in_bytes"));
+    }
+    return available;
+}
+
+int64_t bsattn_host_memory_peak(void)
+{
+    char text[PROC_SIZE];
+    int64_t bytes = 0;
+
+    if (read_file("/proc/self/status", text, sizeof(text))) {
+        (void)bsattn_host_parse_kib(text, "VmHWM:", &bytes);
+    }
+    return bytes;
+}
+
+int bsattn_host_cores(void)
+{
+    cpu_set_t set;
+
+    CPU_ZERO(&set);
+    if (sched_getaffinity(0, sizeof(set), &set) == 0) {
+        return CPU_COUNT(&set);
+    }
+    /* The mask of a host with more than CPU_SETSIZE cores does not fit. */
+    long online = sysconf(_SC_NPROCESSORS_ONLN);
+    return (online >= 1) ? (int)online : 1;
+}
+
+void bsattn_host_cores_text(char *out, size_t size)
+{
+    cpu_set_t set;
+    bsattn_strbuf_t buf;
+    int first = 0;
+
+    bsattn_strbuf_init(&buf, out, size);
+    CPU_ZERO(&set);
+    if (sched_getaffinity(0, sizeof(set), &set) != 0) {
+        bsattn_strbuf_add(&buf, "unknown");
+        return;
+    }
+    while (first < CPU_SETSIZE) {
+        int last = first;
+        if (!CPU_ISSET(first, &set)) {
+            ++first;
+            continue;
+        }
+        while ((last + 1 < CPU_SETSIZE) && CPU_ISSET(last + 1, &set)) {
+            ++last;
+        }
+        bsattn_strbuf_add(&buf, (last > first) ? "%s%d-%d" : "%s%d", (buf.length > 0) ? "," : "",
+                          first, last);
+        first = last + 1;
+    }
+}
+
+void bsattn_host_processor(char *out, size_t size)
+{
+    char text[PROC_SIZE];
+    const char *name;
+
+    (void)bsattn_text_copy(out, size, "unknown");
+    if (!read_file("/proc/cpuinfo", text, sizeof(text))) {
+        return;
+    }
+    name = strstr(text, "model name");
+    name = (name == NULL) ? NULL : strchr(name, ':');
+    if (name == NULL) {
+        return;
+    }
+    name += 1 + strspn(name + 1, " \t");
+    (void)bsattn_text_copy(out, size, name);
+    out[strcspn(out, "\n")] = '\0';
+}
