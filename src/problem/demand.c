@@ -1,0 +1,427 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "problem/demand.h"
+
+#include "problem/problem.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* A span of an owner's slots that the rank `user` needs. */
+typedef struct need {
+    int32_t owner;
+    int32_t user;
+    int32_t slot;
+    int32_t count;
+} need_t;
+
+typedef struct need_list {
+    need_t *items;
+    size_t count;
+    size_t capacity;
+} need_list_t;
+
+/* Buffers of one build. */
+typedef struct build {
+    bsattn_row_work_t row_work;
+    bsattn_spans_t row;
+    bsattn_spans_t used;   /* blocks used by the rank at hand */
+    int32_t *edge;         /* [nb + 1] difference array, zero between uses */
+    need_list_t needs;     /* by user, ascending */
+    size_t *first_of_owner; /* [P + 1] into by_owner */
+    need_t *by_owner;
+    int32_t *next_unset; /* [slots + 1] */
+} build_t;
+
+static bsattn_status_t fail_memory(void)
+{
+    return bsattn_fail(BSATTN_ERR_MEMORY, "no memory to plan who needs which key blocks");
+}
+
+static void build_free(build_t *build)
+{
+    bsattn_row_work_free(&build->row_work);
+    bsattn_spans_free(&build->row);
+    bsattn_spans_free(&build->used);
+    free(build->edge);
+    free(build->needs.items);
+    free(build->first_of_owner);
+    free(build->by_owner);
+    free(build->next_unset);
+}
+
+static bsattn_status_t need_add(need_list_t *list, need_t need)
+{
+    if (list->count == list->capacity) {
+        size_t capacity = (list->capacity == 0) ? 64 : 2 * list->capacity;
+        need_t *items = realloc(list->items, capacity * sizeof(*items));
+        if (items == NULL) {
+            return fail_memory();
+        }
+        list->items = items;
+        list->capacity = capacity;
+    }
+    list->items[list->count++] = need;
+    return BSATTN_OK;
+}
+
+int bsattn_demand_hop(const bsattn_demand_t *demand, int rank, int owner)
+{
+    int hop = rank - owner;
+
+    return (hop < 0) ? hop + demand->layout.ranks : hop;
+}
+
+const int32_t *bsattn_demand_far(const bsattn_demand_t *demand, int kv_class, int owner)
+{
+    return demand->far + (size_t)kv_class * (size_t)demand->layout.blocks +
+           demand->owner_first[owner];
+}
+
+int bsattn_demand_kv_heads(const bsattn_demand_t *demand, int kv_class)
+{
+    int heads = 0;
+
+    for (int head = 0; head < demand->pattern->problem.heads_kv; ++head) {
+        heads += (demand->kv_class_of_head[head] == kv_class) ? 1 : 0;
+    }
+    return heads;
+}
+
+int64_t bsattn_demand_slot_tokens(const bsattn_demand_t *demand, int owner, int64_t slot,
+                                  int64_t count)
+{
+    const bsattn_problem_t *problem = &demand->pattern->problem;
+    int64_t last_block = demand->layout.blocks - 1;
+    int64_t tokens = count * problem->block;
+
+    if ((count > 0) && (slot + count == bsattn_layout_count(&demand->layout, owner)) &&
+        (bsattn_layout_owner(&demand->layout, last_block) == owner)) {
+        tokens -= problem->block - bsattn_problem_span_tokens(problem, last_block, last_block + 1);
+    }
+    return tokens;
+}
+
+/* ------------------------------------------------------------------------------------------------------------- classes */
+
+/* Do two key heads see the same set of pattern classes, head by head? */
+static bool kv_heads_alike(const bsattn_pattern_t *pattern, int a, int b)
+{
+    int group = pattern->problem.heads_q / pattern->problem.heads_kv;
+
+    return memcmp(&pattern->class_of_head[a * group], &pattern->class_of_head[b * group],
+                  (size_t)group * sizeof(int)) == 0;
+}
+
+static void classify_kv_heads(bsattn_demand_t *demand)
+{
+    const bsattn_pattern_t *pattern = demand->pattern;
+
+    for (int head = 0; head < pattern->problem.heads_kv; ++head) {
+        int same = 0;
+        while ((same < head) && !kv_heads_alike(pattern, same, head)) {
+            ++same;
+        }
+        demand->kv_class_of_head[head] =
+            (same < head) ? demand->kv_class_of_head[same] : demand->kv_class_count++;
+    }
+}
+
+static void classify_lists(bsattn_demand_t *demand)
+{
+    const bsattn_pattern_t *pattern = demand->pattern;
+    int group = pattern->problem.heads_q / pattern->problem.heads_kv;
+
+    for (int head = 0; head < pattern->problem.heads_q; ++head) {
+        bsattn_list_class_t wanted = {
+            .pattern_class = pattern->class_of_head[head],
+            .kv_class = demand->kv_class_of_head[head / group],
+        };
+        int c = 0;
+        while ((c < demand->list_class_count) &&
+               ((demand->list_classes[c].pattern_class != wanted.pattern_class) ||
+                (demand->list_classes[c].kv_class != wanted.kv_class))) {
+            ++c;
+        }
+        if (c == demand->list_class_count) {
+            demand->list_classes[demand->list_class_count++] = wanted;
+        }
+        demand->list_class_of_head[head] = c;
+    }
+}
+
+/* --------------------------------------------------------------------------------------------------- blocks used by a rank */
+
+/* The blocks that a list of spans reaches from the lowest to the highest. */
+static bsattn_span_t range_of(const bsattn_spans_t *spans)
+{
+    bsattn_span_t range = {INT32_MAX, 0};
+
+    for (size_t s = 0; s < spans->count; ++s) {
+        bsattn_span_t span = spans->items[s];
+        range.first = (span.first < range.first) ? span.first : range.first;
+        range.last = (span.last > range.last) ? span.last : range.last;
+    }
+    return range;
+}
+
+/* The union of many overlapping spans, by counting where they begin and end. */
+static bsattn_status_t union_by_edges(build_t *build, bsattn_span_t range, bsattn_spans_t *spans)
+{
+    int64_t depth = 0;
+    int32_t first = 0;
+
+    for (size_t s = 0; s < spans->count; ++s) {
+        ++build->edge[spans->items[s].first];
+        --build->edge[spans->items[s].last];
+    }
+    bsattn_spans_clear(spans);
+    for (int32_t x = range.first; x <= range.last; ++x) {
+        int64_t before = depth;
+        depth += build->edge[x];
+        build->edge[x] = 0;
+        if ((before == 0) && (depth > 0)) {
+            first = x;
+        } else if ((before > 0) && (depth == 0)) {
+            BSATTN_TRY(bsattn_spans_add(spans, first, x));
+        }
+    }
+    return BSATTN_OK;
+}
+
+/* Make a list a set, whichever way is cheaper: sorting its spans or scanning the blocks they reach. */
+static bsattn_status_t make_set(build_t *build, bsattn_spans_t *spans)
+{
+    bsattn_span_t range = range_of(spans);
+
+    if ((int64_t)range.last - range.first > 16 * (int64_t)spans->count) {
+        bsattn_spans_normalize(spans);
+        return BSATTN_OK;
+    }
+    return union_by_edges(build, range, spans);
+}
+
+/* Collect in build->used the blocks that a rank's rows touch through the query heads of a kv class. */
+static bsattn_status_t collect_used(const bsattn_demand_t *demand, build_t *build, int kv_class,
+                                    int rank)
+{
+    const bsattn_pattern_t *pattern = demand->pattern;
+    int64_t rows = bsattn_layout_count(&demand->layout, rank);
+
+    bsattn_spans_clear(&build->used);
+    for (int c = 0; c < demand->list_class_count; ++c) {
+        if (demand->list_classes[c].kv_class != kv_class) {
+            continue;
+        }
+        for (int64_t r = 0; r < rows; ++r) {
+            BSATTN_TRY(bsattn_pattern_class_row(pattern, demand->list_classes[c].pattern_class,
+                                                bsattn_layout_block(&demand->layout, rank, r),
+                                                &build->row_work, &build->row));
+            BSATTN_TRY(bsattn_spans_append(&build->used, &build->row));
+            if (build->used.count > 4 * (size_t)demand->layout.blocks + 1024) {
+                BSATTN_TRY(make_set(build, &build->used));
+            }
+        }
+    }
+    return make_set(build, &build->used);
+}
+
+static bsattn_status_t collect_needs(bsattn_demand_t *demand, build_t *build, int kv_class)
+{
+    const bsattn_problem_t *problem = &demand->pattern->problem;
+    int64_t token_bytes = 2 * problem->batch * (int64_t)bsattn_problem_row_bytes(problem);
+    int heads = bsattn_demand_kv_heads(demand, kv_class);
+
+    build->needs.count = 0;
+    for (int rank = 0; rank < demand->layout.ranks; ++rank) {
+        BSATTN_TRY(collect_used(demand, build, kv_class, rank));
+        for (size_t s = 0; s < build->used.count; ++s) {
+            bsattn_piece_walk_t walk;
+            bsattn_piece_t piece;
+
+            bsattn_piece_begin(&walk, &demand->layout, build->used.items[s]);
+            while (bsattn_piece_next(&walk, &piece)) {
+                need_t need = {piece.owner, rank, piece.slot, piece.count};
+                BSATTN_TRY(need_add(&build->needs, need));
+                if (piece.owner != rank) {
+                    demand->bytes_needed[rank] +=
+                        heads * token_bytes *
+                        bsattn_demand_slot_tokens(demand, piece.owner, piece.slot, piece.count);
+                }
+            }
+        }
+    }
+    return BSATTN_OK;
+}
+
+/* --------------------------------------------------------------------------------------------------------------- farthest */
+
+/* Bucket the needs by owner; within one owner users stay ascending. */
+static bsattn_status_t sort_by_owner(const bsattn_demand_t *demand, build_t *build)
+{
+    int ranks = demand->layout.ranks;
+    need_t *sorted = realloc(build->by_owner, (build->needs.count + 1) * sizeof(*sorted));
+    size_t sum = 0;
+
+    if (sorted == NULL) {
+        return fail_memory();
+    }
+    build->by_owner = sorted;
+    memset(build->first_of_owner, 0, ((size_t)ranks + 1) * sizeof(*build->first_of_owner));
+    for (size_t i = 0; i < build->needs.count; ++i) {
+        ++build->first_of_owner[build->needs.items[i].owner];
+    }
+    for (int rank = 0; rank <= ranks; ++rank) {
+        size_t count = build->first_of_owner[rank];
+        build->first_of_owner[rank] = sum;
+        sum += count;
+    }
+    for (size_t i = 0; i < build->needs.count; ++i) {
+        need_t need = build->needs.items[i];
+        sorted[build->first_of_owner[need.owner]++] = need;
+    }
+    for (int rank = ranks; rank > 0; --rank) {
+        build->first_of_owner[rank] = build->first_of_owner[rank - 1];
+    }
+    build->first_of_owner[0] = 0;
+    return BSATTN_OK;
+}
+
+static int32_t find_unset(int32_t *next, int32_t slot)
+{
+    int32_t root = slot;
+
+    while (next[root] != root) {
+        root = next[root];
+    }
+    while (next[slot] != root) {
+        int32_t after = next[slot];
+        next[slot] = root;
+        slot = after;
+    }
+    return root;
+}
+
+/* Needs come by descending hop, so the first to reach a slot is its farthest user; slots already set are jumped over. */
+static void mark_far(int32_t *far, int32_t *next, const need_t *need, int hop)
+{
+    int32_t end = need->slot + need->count;
+
+    for (int32_t slot = find_unset(next, need->slot); slot < end; slot = find_unset(next, slot)) {
+        far[slot] = hop;
+        next[slot] = slot + 1;
+    }
+}
+
+static void owner_far(bsattn_demand_t *demand, build_t *build, int owner, int32_t *far)
+{
+    size_t begin = build->first_of_owner[owner];
+    size_t end = build->first_of_owner[owner + 1];
+    size_t wrap = begin; /* users from here on are at or after the owner */
+    int32_t slots = (int32_t)bsattn_layout_count(&demand->layout, owner);
+
+    for (int32_t s = 0; s <= slots; ++s) {
+        build->next_unset[s] = s;
+    }
+    while ((wrap < end) && (build->by_owner[wrap].user < owner)) {
+        ++wrap;
+    }
+    for (size_t i = wrap; i > begin; --i) {
+        const need_t *need = &build->by_owner[i - 1];
+        mark_far(far, build->next_unset, need, bsattn_demand_hop(demand, need->user, owner));
+    }
+    for (size_t i = end; i > wrap; --i) {
+        const need_t *need = &build->by_owner[i - 1];
+        mark_far(far, build->next_unset, need, bsattn_demand_hop(demand, need->user, owner));
+    }
+}
+
+static bsattn_status_t class_far(bsattn_demand_t *demand, build_t *build, int kv_class)
+{
+    int32_t *far = demand->far + (size_t)kv_class * (size_t)demand->layout.blocks;
+
+    BSATTN_TRY(collect_needs(demand, build, kv_class));
+    BSATTN_TRY(sort_by_owner(demand, build));
+    for (int64_t x = 0; x < demand->layout.blocks; ++x) {
+        far[x] = -1;
+    }
+    for (int owner = 0; owner < demand->layout.ranks; ++owner) {
+        owner_far(demand, build, owner, far + demand->owner_first[owner]);
+    }
+    for (int64_t x = 0; x < demand->layout.blocks; ++x) {
+        demand->steps = (far[x] >= demand->steps) ? far[x] + 1 : demand->steps;
+    }
+    return BSATTN_OK;
+}
+
+/* ---------------------------------------------------------------------------------------------------------- life and death */
+
+void bsattn_demand_free(bsattn_demand_t *demand)
+{
+    free(demand->kv_class_of_head);
+    free(demand->list_classes);
+    free(demand->list_class_of_head);
+    free(demand->owner_first);
+    free(demand->far);
+    free(demand->bytes_needed);
+    *demand = (bsattn_demand_t){0};
+}
+
+static bsattn_status_t demand_alloc(bsattn_demand_t *demand)
+{
+    size_t heads_q = (size_t)demand->pattern->problem.heads_q;
+    size_t heads_kv = (size_t)demand->pattern->problem.heads_kv;
+    size_t ranks = (size_t)demand->layout.ranks;
+
+    demand->kv_class_of_head = calloc(heads_kv, sizeof(*demand->kv_class_of_head));
+    demand->list_classes = calloc(heads_q, sizeof(*demand->list_classes));
+    demand->list_class_of_head = calloc(heads_q, sizeof(*demand->list_class_of_head));
+    demand->owner_first = calloc(ranks + 1, sizeof(*demand->owner_first));
+    demand->bytes_needed = calloc(ranks, sizeof(*demand->bytes_needed));
+    if ((demand->kv_class_of_head == NULL) || (demand->list_classes == NULL) ||
+        (demand->list_class_of_head == NULL) || (demand->owner_first == NULL) ||
+        (demand->bytes_needed == NULL)) {
+        return fail_memory();
+    }
+    classify_kv_heads(demand);
+    classify_lists(demand);
+    for (size_t rank = 0; rank < ranks; ++rank) {
+        demand->owner_first[rank + 1] =
+            demand->owner_first[rank] + bsattn_layout_count(&demand->layout, (int)rank);
+    }
+    BSATTN_ASSERT(demand->owner_first[ranks] == demand->layout.blocks);
+    demand->far = malloc((size_t)demand->kv_class_count * (size_t)demand->layout.blocks *
+                         sizeof(*demand->far));
+    return (demand->far == NULL) ? fail_memory() : BSATTN_OK;
+}
+
+bsattn_status_t bsattn_demand_init(bsattn_demand_t *demand, const bsattn_pattern_t *pattern,
+                                   const bsattn_layout_t *layout)
+{
+    size_t blocks = (size_t)layout->blocks;
+    build_t build = {0};
+    bsattn_status_t status;
+
+    *demand = (bsattn_demand_t){.pattern = pattern, .layout = *layout, .steps = 1};
+    status = demand_alloc(demand);
+    if (status != BSATTN_OK) {
+        goto err_free;
+    }
+    build.edge = calloc(blocks + 1, sizeof(*build.edge));
+    build.first_of_owner = calloc((size_t)layout->ranks + 1, sizeof(*build.first_of_owner));
+    build.next_unset = malloc((blocks + 1) * sizeof(*build.next_unset));
+    if ((build.edge == NULL) || (build.first_of_owner == NULL) || (build.next_unset == NULL)) {
+        status = fail_memory();
+        goto err_free;
+    }
+    for (int c = 0; (c < demand->kv_class_count) && (status == BSATTN_OK); ++c) {
+        status = class_far(demand, &build, c);
+    }
+    if (status == BSATTN_OK) {
+        build_free(&build);
+        return BSATTN_OK;
+    }
+err_free:
+    build_free(&build);
+    bsattn_demand_free(demand);
+    return status;
+}

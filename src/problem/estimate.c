@@ -1,0 +1,317 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "problem/estimate.h"
+
+#include "base/text.h"
+#include "problem/problem.h"
+#include "problem/schedule.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Work arrays of one prediction. */
+typedef struct build {
+    const bsattn_demand_t *demand;
+    const bsattn_machine_t *machine;
+    bsattn_estimate_t *estimate;
+    int64_t *chunk_tokens; /* [P, steps]: tokens of an owner's chunk at each hop, summed over key heads */
+    double *pairs_of_hop;  /* [P] */
+} build_t;
+
+static bsattn_status_t fail_memory(void)
+{
+    return bsattn_fail(BSATTN_ERR_MEMORY, "no memory for the estimate of a job");
+}
+
+void bsattn_estimate_destroy(bsattn_estimate_t *estimate)
+{
+    if (estimate != NULL) {
+        free(estimate->ranks);
+        free(estimate);
+    }
+}
+
+const bsattn_estimate_totals_t *bsattn_estimate_totals(const bsattn_estimate_t *estimate)
+{
+    return &estimate->totals;
+}
+
+const bsattn_rank_estimate_t *bsattn_estimate_rank(const bsattn_estimate_t *estimate, int rank)
+{
+    return ((rank < 0) || (rank >= estimate->totals.ranks)) ? NULL : &estimate->ranks[rank];
+}
+
+/* Tokens of an owner's slots by the farthest hop they go to. */
+static void count_far(const bsattn_demand_t *demand, int kv_class, int owner, int heads,
+                      int64_t *tokens)
+{
+    const int32_t *far = bsattn_demand_far(demand, kv_class, owner);
+    int64_t slots = bsattn_layout_count(&demand->layout, owner);
+    int64_t block = demand->pattern->problem.block;
+
+    for (int64_t s = 0; s < slots; ++s) {
+        if (far[s] >= 0) {
+            tokens[far[s]] += heads * block;
+        }
+    }
+    if ((slots > 0) && (far[slots - 1] >= 0)) {
+        tokens[far[slots - 1]] -=
+            heads * (block - bsattn_demand_slot_tokens(demand, owner, slots - 1, 1));
+    }
+}
+
+/* Tokens of every chunk at every hop: a block with far f is there at the hops 0 .. f. */
+static void count_chunks(build_t *build)
+{
+    const bsattn_demand_t *demand = build->demand;
+    int steps = demand->steps;
+
+    for (int owner = 0; owner < demand->layout.ranks; ++owner) {
+        int64_t *tokens = build->chunk_tokens + (size_t)owner * (size_t)steps;
+
+        for (int c = 0; c < demand->kv_class_count; ++c) {
+            count_far(demand, c, owner, bsattn_demand_kv_heads(demand, c), tokens);
+        }
+        for (int h = steps - 2; h >= 0; --h) {
+            tokens[h] += tokens[h + 1];
+        }
+    }
+}
+
+static int64_t chunk_bytes(const build_t *build, int owner, int hop)
+{
+    const bsattn_problem_t *problem = &build->demand->pattern->problem;
+
+    return 2 * problem->batch * (int64_t)bsattn_problem_row_bytes(problem) *
+           build->chunk_tokens[(size_t)owner * (size_t)build->demand->steps + (size_t)hop];
+}
+
+static int owner_at(const bsattn_demand_t *demand, int rank, int hop)
+{
+    int owner = rank - hop;
+
+    return (owner < 0) ? owner + demand->layout.ranks : owner;
+}
+
+/* The two chunk buffers: chunks of even steps in one, of odd steps in the other. */
+static int64_t chunk_memory(const build_t *build, int rank)
+{
+    int64_t largest[2] = {0, 0};
+
+    for (int s = 0; s < build->demand->steps; ++s) {
+        int64_t bytes = chunk_bytes(build, owner_at(build->demand, rank, s), s);
+        largest[s % 2] = (bytes > largest[s % 2]) ? bytes : largest[s % 2];
+    }
+    return largest[0] + largest[1];
+}
+
+static void predict_memory(const build_t *build, const bsattn_schedule_counts_t *counts, int rank,
+                           bsattn_rank_estimate_t *out)
+{
+    const bsattn_problem_t *problem = &build->demand->pattern->problem;
+    const bsattn_machine_t *machine = build->machine;
+    int64_t rows = problem->batch * out->tokens;
+    int64_t row_bytes = (int64_t)bsattn_problem_row_bytes(problem);
+    bsattn_memory_t *memory = &out->memory;
+
+    memory->inputs = rows * row_bytes * (problem->heads_q + 2 * (int64_t)problem->heads_kv);
+    memory->outputs = rows * problem->heads_q * (row_bytes + (int64_t)sizeof(float));
+    memory->chunks = chunk_memory(build, rank);
+    memory->state = counts->needs_state
+                        ? (int64_t)machine->state_bytes(problem->batch, problem->heads_q,
+                                                        out->tokens, problem->head_dim,
+                                                        problem->block)
+                        : 0;
+    memory->lists = bsattn_schedule_bytes(build->demand, counts);
+    memory->scratch =
+        machine->threads * (int64_t)machine->scratch_bytes(problem->head_dim, problem->block);
+    memory->total = memory->inputs + memory->outputs + memory->chunks + memory->state +
+                    memory->lists + memory->scratch;
+}
+
+/* At every step the rank computes on one chunk while the next one comes in, at the cost of compute time or not. */
+static void predict_time(const build_t *build, int rank, bsattn_rank_estimate_t *out)
+{
+    const bsattn_problem_t *problem = &build->demand->pattern->problem;
+    const bsattn_machine_t *machine = build->machine;
+    double flops_per_pair = 4.0 * problem->head_dim * (double)problem->batch;
+
+    for (int s = 0; s < build->demand->steps; ++s) {
+        double attend_s = flops_per_pair * build->pairs_of_hop[s] / machine->flops_per_s;
+        double exchange_s = 0.0;
+
+        if (s + 1 < build->demand->steps) {
+            int64_t received = chunk_bytes(build, owner_at(build->demand, rank, s + 1), s + 1);
+            int64_t sent = chunk_bytes(build, owner_at(build->demand, rank, s), s + 1);
+            int64_t more = (received > sent) ? received : sent;
+            out->bytes_received += received;
+            out->bytes_sent += sent;
+            exchange_s = (more > 0) ? (double)more / machine->link_bytes_per_s +
+                                          machine->link_latency_s
+                                    : 0.0;
+        }
+        out->time_attend_ms += 1e3 * attend_s;
+        out->time_total_ms += 1e3 * (!machine->hides_exchange    ? attend_s + exchange_s
+                                     : (attend_s > exchange_s) ? attend_s
+                                                               : exchange_s);
+    }
+}
+
+static bsattn_status_t predict_rank(build_t *build, int rank)
+{
+    const bsattn_demand_t *demand = build->demand;
+    bsattn_estimate_totals_t *totals = &build->estimate->totals;
+    bsattn_rank_estimate_t *out = &build->estimate->ranks[rank];
+    bsattn_schedule_counts_t counts;
+
+    memset(build->pairs_of_hop, 0, (size_t)demand->layout.ranks * sizeof(double));
+    BSATTN_TRY(bsattn_schedule_count(demand, rank, build->pairs_of_hop, &counts));
+    out->tokens = bsattn_demand_slot_tokens(demand, rank, 0,
+                                            bsattn_layout_count(&demand->layout, rank));
+    out->pairs_token = counts.pairs_token * (double)demand->pattern->problem.batch;
+    out->bytes_needed = demand->bytes_needed[rank];
+    predict_memory(build, &counts, rank, out);
+    predict_time(build, rank, out);
+    totals->bytes_sent += out->bytes_sent;
+    totals->bytes_needed += out->bytes_needed;
+    totals->memory_max =
+        (out->memory.total > totals->memory_max) ? out->memory.total : totals->memory_max;
+    totals->time_ms = (out->time_total_ms > totals->time_ms) ? out->time_total_ms : totals->time_ms;
+    return BSATTN_OK;
+}
+
+static double imbalance(const bsattn_estimate_t *estimate)
+{
+    double sum = 0.0;
+    double largest = 0.0;
+
+    for (int rank = 0; rank < estimate->totals.ranks; ++rank) {
+        double pairs = estimate->ranks[rank].pairs_token;
+        sum += pairs;
+        largest = (pairs > largest) ? pairs : largest;
+    }
+    return (sum > 0.0) ? largest * estimate->totals.ranks / sum : 1.0;
+}
+
+static bsattn_status_t build_alloc(build_t *build)
+{
+    size_t ranks = (size_t)build->demand->layout.ranks;
+
+    build->chunk_tokens = calloc(ranks * (size_t)build->demand->steps, sizeof(int64_t));
+    build->pairs_of_hop = calloc(ranks, sizeof(double));
+    build->estimate = calloc(1, sizeof(*build->estimate));
+    if (build->estimate != NULL) {
+        build->estimate->ranks = calloc(ranks, sizeof(*build->estimate->ranks));
+    }
+    if ((build->chunk_tokens == NULL) || (build->pairs_of_hop == NULL) ||
+        (build->estimate == NULL) || (build->estimate->ranks == NULL)) {
+        return fail_memory();
+    }
+    return BSATTN_OK;
+}
+
+bsattn_status_t bsattn_estimate_compute(const bsattn_demand_t *demand,
+                                        const bsattn_machine_t *machine,
+                                        bsattn_estimate_t **estimate_p)
+{
+    build_t build = {.demand = demand, .machine = machine};
+    bsattn_status_t status = build_alloc(&build);
+
+    if (status == BSATTN_OK) {
+        bsattn_estimate_totals_t *totals = &build.estimate->totals;
+        totals->ranks = demand->layout.ranks;
+        totals->steps = demand->steps;
+        bsattn_layout_format(&demand->layout, totals->layout, sizeof(totals->layout));
+        (void)bsattn_text_copy(totals->exchange, sizeof(totals->exchange), "ring");
+        count_chunks(&build);
+    }
+    for (int rank = 0; (rank < demand->layout.ranks) && (status == BSATTN_OK); ++rank) {
+        status = predict_rank(&build, rank);
+    }
+    free(build.chunk_tokens);
+    free(build.pairs_of_hop);
+    if (status != BSATTN_OK) {
+        bsattn_estimate_destroy(build.estimate);
+        return status;
+    }
+    build.estimate->totals.imbalance = imbalance(build.estimate);
+    *estimate_p = build.estimate;
+    return BSATTN_OK;
+}
+
+/* ---------------------------------------------------------------------------------------------------------------- choice */
+
+static bsattn_status_t try_layout(const bsattn_pattern_t *pattern, int ranks, const char *name,
+                                  const bsattn_machine_t *machine, bsattn_demand_t *demand_p,
+                                  bsattn_estimate_t **estimate_p)
+{
+    bsattn_layout_t layout;
+    bsattn_status_t status;
+
+    BSATTN_TRY(bsattn_layout_parse(name, pattern->blocks, ranks, &layout));
+    BSATTN_TRY(bsattn_demand_init(demand_p, pattern, &layout));
+    status = bsattn_estimate_compute(demand_p, machine, estimate_p);
+    if (status != BSATTN_OK) {
+        bsattn_demand_free(demand_p);
+    }
+    return status;
+}
+
+/* The model's times are good to a few percent at best. */
+static const double clearly_faster = 0.97;
+
+/* Faster by more than the model may be wrong about, or else sending less. */
+static bool clearly_better(const bsattn_estimate_totals_t *a, const bsattn_estimate_totals_t *b)
+{
+    if (a->time_ms < clearly_faster * b->time_ms) {
+        return true;
+    }
+    return (b->time_ms >= clearly_faster * a->time_ms) && (a->bytes_sent < b->bytes_sent);
+}
+
+static bool is_auto(const char *value)
+{
+    return (value == NULL) || (strcmp(value, "auto") == 0);
+}
+
+bsattn_status_t bsattn_estimate_choose(const bsattn_pattern_t *pattern, int ranks,
+                                       const bsattn_plan_params_t *params,
+                                       const bsattn_machine_t *machine, bsattn_demand_t *demand_p,
+                                       bsattn_estimate_t **estimate_p)
+{
+    static const char *const others[] = {"zigzag", "cyclic"};
+    const char *exchange = (params == NULL) ? NULL : params->exchange;
+    const char *layout = (params == NULL) ? NULL : params->layout;
+
+    if (ranks < 1) {
+        return bsattn_fail(BSATTN_ERR_INPUT, "ranks %d: must be 1 or more", ranks);
+    }
+    if (!is_auto(exchange) && (strcmp(exchange, "ring") != 0)) {
+        return bsattn_fail(BSATTN_ERR_INPUT, "exchange '%s': must be auto or ring", exchange);
+    }
+    if (!is_auto(layout)) {
+        return try_layout(pattern, ranks, layout, machine, demand_p, estimate_p);
+    }
+    BSATTN_TRY(try_layout(pattern, ranks, "contiguous", machine, demand_p, estimate_p));
+    for (size_t i = 0; (ranks > 1) && (i < sizeof(others) / sizeof(others[0])); ++i) {
+        bsattn_demand_t demand;
+        bsattn_estimate_t *estimate;
+        bsattn_status_t status = try_layout(pattern, ranks, others[i], machine, &demand, &estimate);
+
+        if (status != BSATTN_OK) {
+            bsattn_demand_free(demand_p);
+            bsattn_estimate_destroy(*estimate_p);
+            return status;
+        }
+        if (clearly_better(&estimate->totals, &(*estimate_p)->totals)) {
+            bsattn_demand_t worse = *demand_p;
+            bsattn_estimate_t *worse_estimate = *estimate_p;
+            *demand_p = demand;
+            *estimate_p = estimate;
+            demand = worse;
+            estimate = worse_estimate;
+        }
+        bsattn_demand_free(&demand);
+        bsattn_estimate_destroy(estimate);
+    }
+    return BSATTN_OK;
+}

@@ -1,0 +1,591 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "problem/schedule.h"
+
+#include "problem/problem.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* A run of key blocks of one query block, before it has a place in a chunk. */
+typedef struct raw_run {
+    int32_t row;  /* local query block */
+    int32_t step; /* at which the owner's chunk is here */
+    int32_t slot; /* at the owner; later the place in the chunk */
+    int32_t count;
+    int32_t owner;
+    int32_t partial;
+} raw_run_t;
+
+typedef struct raw_list {
+    raw_run_t *items;
+    size_t count;
+    size_t capacity;
+} raw_list_t;
+
+typedef struct run_list {
+    bsattn_token_run_t *items;
+    size_t count;
+    size_t capacity;
+} run_list_t;
+
+/* Buffers of one build. */
+typedef struct build {
+    const bsattn_demand_t *demand;
+    int rank;
+    bsattn_row_work_t row_work;
+    bsattn_spans_t row;
+    raw_list_t raw;
+    raw_run_t *by_step;  /* raw, bucketed by step */
+    size_t *step_first;  /* [steps + 2] */
+    int32_t *place;      /* [kv_class_count, nb]: place of a slot in the chunk as it is here */
+    int32_t *step_range; /* [rows, 2]: first and last step of a row */
+    run_list_t forward;
+    size_t *forward_first; /* [steps + 1] */
+} build_t;
+
+static bsattn_status_t fail_memory(void)
+{
+    return bsattn_fail(BSATTN_ERR_MEMORY, "no memory for the schedule of a rank");
+}
+
+static bsattn_status_t raw_add(raw_list_t *list, raw_run_t run)
+{
+    if (list->count == list->capacity) {
+        size_t capacity = (list->capacity == 0) ? 256 : 2 * list->capacity;
+        raw_run_t *items = realloc(list->items, capacity * sizeof(*items));
+        if (items == NULL) {
+            return fail_memory();
+        }
+        list->items = items;
+        list->capacity = capacity;
+    }
+    list->items[list->count++] = run;
+    return BSATTN_OK;
+}
+
+/* Append rows, joining the last run if they follow it. joinable: first entry of this list that may be joined. */
+static bsattn_status_t run_add(run_list_t *list, size_t joinable, int64_t first, int64_t count)
+{
+    if ((list->count > joinable) &&
+        (list->items[list->count - 1].first + list->items[list->count - 1].count == first)) {
+        list->items[list->count - 1].count += count;
+        return BSATTN_OK;
+    }
+    if (list->count == list->capacity) {
+        size_t capacity = (list->capacity == 0) ? 64 : 2 * list->capacity;
+        bsattn_token_run_t *items = realloc(list->items, capacity * sizeof(*items));
+        if (items == NULL) {
+            return fail_memory();
+        }
+        list->items = items;
+        list->capacity = capacity;
+    }
+    list->items[list->count++] = (bsattn_token_run_t){.first = first, .count = count};
+    return BSATTN_OK;
+}
+
+static void build_free(build_t *build)
+{
+    bsattn_row_work_free(&build->row_work);
+    bsattn_spans_free(&build->row);
+    free(build->raw.items);
+    free(build->by_step);
+    free(build->step_first);
+    free(build->place);
+    free(build->step_range);
+    free(build->forward.items);
+    free(build->forward_first);
+}
+
+/* ------------------------------------------------------------------------------------------------------ runs of one row */
+
+/* Append the runs of one query block: each span cut by owner, the causal diagonal apart. */
+static bsattn_status_t collect_row(const bsattn_demand_t *demand, int rank, int list_class,
+                                   int64_t local_row, bsattn_row_work_t *work, bsattn_spans_t *row,
+                                   raw_list_t *raw)
+{
+    int64_t i = bsattn_layout_block(&demand->layout, rank, local_row);
+    bool causal = demand->pattern->problem.causal != 0;
+
+    BSATTN_TRY(bsattn_pattern_class_row(
+        demand->pattern, demand->list_classes[list_class].pattern_class, i, work, row));
+    for (size_t s = 0; s < row->count; ++s) {
+        bsattn_span_t span = row->items[s];
+        bsattn_piece_walk_t walk;
+        bsattn_piece_t piece;
+
+        if (causal && (span.last == i + 1)) {
+            raw_run_t diagonal = {(int32_t)local_row, 0, (int32_t)local_row, 1, rank, 1};
+            BSATTN_TRY(raw_add(raw, diagonal));
+            --span.last;
+        }
+        bsattn_piece_begin(&walk, &demand->layout, span);
+        while ((span.first < span.last) && bsattn_piece_next(&walk, &piece)) {
+            raw_run_t run = {(int32_t)local_row,
+                             bsattn_demand_hop(demand, rank, piece.owner),
+                             piece.slot,
+                             piece.count,
+                             piece.owner,
+                             0};
+            BSATTN_TRY(raw_add(raw, run));
+        }
+    }
+    return BSATTN_OK;
+}
+
+static int heads_in_list(const bsattn_demand_t *demand, int list_class)
+{
+    int heads = 0;
+
+    for (int head = 0; head < demand->pattern->problem.heads_q; ++head) {
+        heads += (demand->list_class_of_head[head] == list_class) ? 1 : 0;
+    }
+    return heads;
+}
+
+static double run_pairs(const bsattn_demand_t *demand, int rank, const raw_run_t *run)
+{
+    int64_t i = bsattn_layout_block(&demand->layout, rank, run->row);
+    double queries = (double)bsattn_problem_span_tokens(&demand->pattern->problem, i, i + 1);
+
+    if (run->partial) {
+        return queries * (queries + 1.0) / 2.0;
+    }
+    return queries *
+           (double)bsattn_demand_slot_tokens(demand, run->owner, run->slot, run->count);
+}
+
+bsattn_status_t bsattn_schedule_count(const bsattn_demand_t *demand, int rank, double *pairs_of_hop,
+                                      bsattn_schedule_counts_t *counts_p)
+{
+    int64_t rows = bsattn_layout_count(&demand->layout, rank);
+    bsattn_schedule_counts_t counts = {0};
+    build_t build = {0};
+    int64_t *stamp = calloc((size_t)demand->layout.ranks, sizeof(*stamp));
+    bsattn_status_t status = (stamp == NULL) ? fail_memory() : BSATTN_OK;
+    int64_t mark = 0;
+
+    for (int c = 0; (c < demand->list_class_count) && (status == BSATTN_OK); ++c) {
+        int heads = heads_in_list(demand, c);
+        for (int64_t r = 0; (r < rows) && (status == BSATTN_OK); ++r) {
+            int64_t items = 0;
+            build.raw.count = 0;
+            status = collect_row(demand, rank, c, r, &build.row_work, &build.row, &build.raw);
+            ++mark;
+            for (size_t k = 0; k < build.raw.count; ++k) {
+                const raw_run_t *run = &build.raw.items[k];
+                double pairs = heads * run_pairs(demand, rank, run);
+                items += (stamp[run->step] != mark) ? 1 : 0;
+                stamp[run->step] = mark;
+                counts.pairs_token += pairs;
+                if (pairs_of_hop != NULL) {
+                    pairs_of_hop[run->step] += pairs;
+                }
+            }
+            counts.items += items;
+            counts.runs += (int64_t)build.raw.count;
+            counts.empty_rows += (items == 0) ? 1 : 0;
+            counts.needs_state = counts.needs_state || (items > 1);
+        }
+    }
+    free(stamp);
+    build_free(&build);
+    BSATTN_TRY(status);
+    *counts_p = counts;
+    return BSATTN_OK;
+}
+
+int64_t bsattn_schedule_bytes(const bsattn_demand_t *demand, const bsattn_schedule_counts_t *counts)
+{
+    int64_t per_step = (int64_t)sizeof(bsattn_step_t) +
+                       demand->pattern->problem.heads_kv * (int64_t)sizeof(bsattn_chunk_head_t) +
+                       demand->list_class_count * (int64_t)sizeof(bsattn_work_list_t);
+
+    return counts->items * (int64_t)sizeof(bsattn_work_item_t) +
+           counts->runs * (int64_t)sizeof(bsattn_key_run_t) +
+           counts->empty_rows * (int64_t)sizeof(int32_t) + demand->steps * per_step;
+}
+
+/* ------------------------------------------------------------------------------------------------------------ chunks */
+
+static int step_origin(const build_t *build, int step)
+{
+    int origin = build->rank - step;
+
+    return (origin < 0) ? origin + build->demand->layout.ranks : origin;
+}
+
+/* The place of every slot in its owner's chunk as it arrives here: the number of lower slots that came along. */
+static void fill_places(build_t *build)
+{
+    const bsattn_demand_t *demand = build->demand;
+
+    for (int c = 0; c < demand->kv_class_count; ++c) {
+        for (int owner = 0; owner < demand->layout.ranks; ++owner) {
+            const int32_t *far = bsattn_demand_far(demand, c, owner);
+            int32_t *place = build->place + (far - demand->far);
+            int hop = bsattn_demand_hop(demand, build->rank, owner);
+            int64_t slots = bsattn_layout_count(&demand->layout, owner);
+            int32_t next = 0;
+
+            for (int64_t s = 0; s < slots; ++s) {
+                place[s] = next;
+                next += (far[s] >= hop) ? 1 : 0;
+            }
+        }
+    }
+}
+
+static void fill_chunk_heads(build_t *build, int step_index, bsattn_step_t *step)
+{
+    const bsattn_demand_t *demand = build->demand;
+    int64_t slots = bsattn_layout_count(&demand->layout, step->origin);
+
+    for (int head = 0; head < demand->pattern->problem.heads_kv; ++head) {
+        const int32_t *far =
+            bsattn_demand_far(demand, demand->kv_class_of_head[head], step->origin);
+        int64_t tokens = 0;
+
+        for (int64_t s = 0; s < slots; ++s) {
+            if (far[s] >= step_index) {
+                tokens += bsattn_demand_slot_tokens(demand, step->origin, s, 1);
+            }
+        }
+        step->heads[head] =
+            (bsattn_chunk_head_t){.token_first = step->tokens_kv, .token_count = tokens};
+        step->tokens_kv += tokens;
+    }
+}
+
+static bsattn_status_t collect_forward(build_t *build, int step_index, bsattn_step_t *step)
+{
+    const bsattn_demand_t *demand = build->demand;
+    int64_t slots = bsattn_layout_count(&demand->layout, step->origin);
+    int block = demand->pattern->problem.block;
+    size_t joinable = build->forward.count;
+
+    for (int head = 0; head < demand->pattern->problem.heads_kv; ++head) {
+        const int32_t *far =
+            bsattn_demand_far(demand, demand->kv_class_of_head[head], step->origin);
+        const int32_t *place = build->place + (far - demand->far);
+
+        for (int64_t s = 0; s < slots; ++s) {
+            if (far[s] > step_index) {
+                int64_t tokens = bsattn_demand_slot_tokens(demand, step->origin, s, 1);
+                BSATTN_TRY(run_add(&build->forward, joinable,
+                                   step->heads[head].token_first + (int64_t)place[s] * block,
+                                   tokens));
+                step->forward_tokens += tokens;
+            }
+        }
+    }
+    step->forward_count = build->forward.count - joinable;
+    return BSATTN_OK;
+}
+
+static bsattn_status_t build_chunks(build_t *build, bsattn_schedule_t *schedule)
+{
+    const bsattn_demand_t *demand = build->demand;
+    int heads_kv = demand->pattern->problem.heads_kv;
+
+    fill_places(build);
+    for (int s = 0; s < schedule->step_count; ++s) {
+        bsattn_step_t *step = &schedule->steps[s];
+
+        step->origin = step_origin(build, s);
+        step->heads = schedule->chunk_heads + (size_t)s * (size_t)heads_kv;
+        step->lists = schedule->work_lists + (size_t)s * (size_t)schedule->list_count;
+        fill_chunk_heads(build, s, step);
+        build->forward_first[s] = build->forward.count;
+        BSATTN_TRY(collect_forward(build, s, step));
+    }
+    schedule->forwards = build->forward.items;
+    build->forward = (run_list_t){0};
+    for (int s = 0; s < schedule->step_count; ++s) {
+        schedule->steps[s].forward = schedule->forwards + build->forward_first[s];
+        schedule->bytes += (int64_t)(schedule->steps[s].forward_count * sizeof(bsattn_token_run_t));
+    }
+    return BSATTN_OK;
+}
+
+/* The rows of the rank's own shard that its chunk of step 0 is packed from. */
+static bsattn_status_t build_own(build_t *build, bsattn_schedule_t *schedule)
+{
+    const bsattn_demand_t *demand = build->demand;
+    int64_t slots = bsattn_layout_count(&demand->layout, build->rank);
+    run_list_t own = {0};
+
+    for (int c = 0; c < demand->kv_class_count; ++c) {
+        const int32_t *far = bsattn_demand_far(demand, c, build->rank);
+        size_t joinable = own.count;
+
+        schedule->own_first[c] = own.count;
+        for (int64_t s = 0; s < slots; ++s) {
+            if ((far[s] >= 0) &&
+                (run_add(&own, joinable, s * demand->pattern->problem.block,
+                         bsattn_demand_slot_tokens(demand, build->rank, s, 1)) != BSATTN_OK)) {
+                free(own.items);
+                return BSATTN_ERR_MEMORY;
+            }
+        }
+    }
+    schedule->own_first[demand->kv_class_count] = own.count;
+    schedule->own = own.items;
+    schedule->bytes += (int64_t)(own.count * sizeof(*own.items));
+    memcpy(schedule->kv_class_of_head, demand->kv_class_of_head,
+           (size_t)demand->pattern->problem.heads_kv * sizeof(int));
+    return BSATTN_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------------------- lists */
+
+/* Sort the raw runs of a list class by step; rows stay in order within a step. */
+static bsattn_status_t bucket_by_step(build_t *build, int steps)
+{
+    raw_run_t *sorted = realloc(build->by_step, (build->raw.count + 1) * sizeof(*sorted));
+    size_t sum = 0;
+
+    if (sorted == NULL) {
+        return fail_memory();
+    }
+    build->by_step = sorted;
+    memset(build->step_first, 0, ((size_t)steps + 2) * sizeof(*build->step_first));
+    for (size_t k = 0; k < build->raw.count; ++k) {
+        ++build->step_first[build->raw.items[k].step + 2];
+    }
+    for (int s = 0; s < steps + 2; ++s) {
+        sum += build->step_first[s];
+        build->step_first[s] = sum;
+    }
+    for (size_t k = 0; k < build->raw.count; ++k) {
+        sorted[build->step_first[build->raw.items[k].step + 1]++] = build->raw.items[k];
+    }
+    return BSATTN_OK;
+}
+
+/* Collect the runs of all rows of a list class, resolve their places, note empty rows and the steps of each row. */
+static bsattn_status_t collect_list(build_t *build, bsattn_schedule_t *schedule, int list_class,
+                                    bsattn_empty_rows_t *empty)
+{
+    const bsattn_demand_t *demand = build->demand;
+    const int32_t *place = build->place + (size_t)demand->list_classes[list_class].kv_class *
+                                              (size_t)demand->layout.blocks;
+
+    build->raw.count = 0;
+    for (int64_t r = 0; r < schedule->rows; ++r) {
+        size_t begin = build->raw.count;
+        int32_t *range = &build->step_range[2 * r];
+
+        BSATTN_TRY(collect_row(demand, build->rank, list_class, r, &build->row_work, &build->row,
+                               &build->raw));
+        range[0] = INT32_MAX;
+        range[1] = -1;
+        for (size_t k = begin; k < build->raw.count; ++k) {
+            raw_run_t *run = &build->raw.items[k];
+            run->slot = place[demand->owner_first[run->owner] + run->slot];
+            range[0] = (run->step < range[0]) ? run->step : range[0];
+            range[1] = (run->step > range[1]) ? run->step : range[1];
+        }
+        if (begin == build->raw.count) {
+            empty->rows[empty->count++] = (int32_t)r;
+        }
+        schedule->needs_state = schedule->needs_state || (range[0] < range[1]);
+    }
+    return bucket_by_step(build, schedule->step_count);
+}
+
+/* Write the runs of one item, partial ones first, joining full neighbours. @return the number written */
+static int32_t write_runs(const raw_run_t *raw, size_t count, bsattn_key_run_t *out,
+                          bsattn_work_item_t *item)
+{
+    int32_t written = 0;
+
+    for (size_t k = 0; k < count; ++k) {
+        if (raw[k].partial) {
+            out[written++] = (bsattn_key_run_t){.slot = raw[k].slot, .count = 1};
+            ++item->block_count;
+        }
+    }
+    item->partial_count = (uint16_t)written;
+    for (size_t k = 0; k < count; ++k) {
+        if (raw[k].partial) {
+            continue;
+        }
+        item->block_count += raw[k].count;
+        if ((written > item->partial_count) &&
+            (out[written - 1].slot + out[written - 1].count == raw[k].slot)) {
+            out[written - 1].count += raw[k].count;
+        } else {
+            out[written++] = (bsattn_key_run_t){.slot = raw[k].slot, .count = raw[k].count};
+        }
+    }
+    return written;
+}
+
+static int item_compare(const void *a, const void *b)
+{
+    const bsattn_work_item_t *x = a;
+    const bsattn_work_item_t *y = b;
+
+    if (x->block_count != y->block_count) {
+        return (x->block_count < y->block_count) ? 1 : -1;
+    }
+    return (x->row > y->row) - (x->row < y->row);
+}
+
+/* Turn the runs of one step into items; *items and *runs are the free ends of the arenas. */
+static void build_list(const build_t *build, int step, bsattn_work_list_t *list,
+                       bsattn_work_item_t **items, bsattn_key_run_t **runs)
+{
+    const raw_run_t *raw = build->by_step + build->step_first[step];
+    size_t count = build->step_first[step + 1] - build->step_first[step];
+    bsattn_work_item_t *first_item = *items;
+    bsattn_key_run_t *first_run = *runs;
+
+    for (size_t begin = 0; begin < count;) {
+        int32_t row = raw[begin].row;
+        bsattn_work_item_t *item = (*items)++;
+        size_t end = begin;
+
+        while ((end < count) && (raw[end].row == row)) {
+            ++end;
+        }
+        *item = (bsattn_work_item_t){
+            .row = row,
+            .first = (step == build->step_range[2 * row]),
+            .last = (step == build->step_range[2 * row + 1]),
+            .run_first = *runs - first_run,
+        };
+        item->run_count = write_runs(raw + begin, end - begin, *runs, item);
+        *runs += item->run_count;
+        begin = end;
+    }
+    list->items = first_item;
+    list->item_count = *items - first_item;
+    list->runs = first_run;
+    qsort(first_item, (size_t)list->item_count, sizeof(*first_item), item_compare);
+}
+
+static bsattn_status_t build_lists(build_t *build, bsattn_schedule_t *schedule)
+{
+    bsattn_work_item_t *items = schedule->items;
+    bsattn_key_run_t *runs = schedule->runs;
+    int32_t *empty = schedule->empty_rows;
+
+    for (int c = 0; c < schedule->list_count; ++c) {
+        schedule->empty[c].rows = empty;
+        BSATTN_TRY(collect_list(build, schedule, c, &schedule->empty[c]));
+        empty += schedule->empty[c].count;
+        for (int s = 0; s < schedule->step_count; ++s) {
+            bsattn_step_t *step = &schedule->steps[s];
+            build_list(build, s, &step->lists[c], &items, &runs);
+            if (step->lists[c].item_count > step->item_count_max) {
+                step->item_count_max = step->lists[c].item_count;
+            }
+        }
+    }
+    return BSATTN_OK;
+}
+
+/* ---------------------------------------------------------------------------------------------------------- life and death */
+
+void bsattn_schedule_free(bsattn_schedule_t *schedule)
+{
+    free(schedule->list_of_head);
+    free(schedule->steps);
+    free(schedule->empty);
+    free(schedule->own);
+    free(schedule->own_first);
+    free(schedule->kv_class_of_head);
+    free(schedule->items);
+    free(schedule->runs);
+    free(schedule->chunk_heads);
+    free(schedule->work_lists);
+    free(schedule->empty_rows);
+    free(schedule->forwards);
+    *schedule = (bsattn_schedule_t){0};
+}
+
+/* Arrays of length 0 are allocated too, so that NULL always means failure. */
+static void *array_alloc(int64_t count, size_t size)
+{
+    return calloc((size_t)count + 1, size);
+}
+
+static bsattn_status_t schedule_alloc(bsattn_schedule_t *schedule, const bsattn_demand_t *demand,
+                                      const bsattn_schedule_counts_t *counts)
+{
+    const bsattn_problem_t *problem = &demand->pattern->problem;
+    int64_t steps = schedule->step_count;
+
+    schedule->list_of_head = array_alloc(problem->heads_q, sizeof(int));
+    schedule->kv_class_of_head = array_alloc(problem->heads_kv, sizeof(int));
+    schedule->own_first = array_alloc(demand->kv_class_count + 1, sizeof(size_t));
+    schedule->steps = array_alloc(steps, sizeof(*schedule->steps));
+    schedule->empty = array_alloc(schedule->list_count, sizeof(*schedule->empty));
+    schedule->items = array_alloc(counts->items, sizeof(*schedule->items));
+    schedule->runs = array_alloc(counts->runs, sizeof(*schedule->runs));
+    schedule->chunk_heads = array_alloc(steps * problem->heads_kv, sizeof(*schedule->chunk_heads));
+    schedule->work_lists =
+        array_alloc(steps * schedule->list_count, sizeof(*schedule->work_lists));
+    schedule->empty_rows = array_alloc(counts->empty_rows, sizeof(*schedule->empty_rows));
+    if ((schedule->list_of_head == NULL) || (schedule->kv_class_of_head == NULL) ||
+        (schedule->own_first == NULL) || (schedule->steps == NULL) || (schedule->empty == NULL) ||
+        (schedule->items == NULL) || (schedule->runs == NULL) || (schedule->chunk_heads == NULL) ||
+        (schedule->work_lists == NULL) || (schedule->empty_rows == NULL)) {
+        return fail_memory();
+    }
+    schedule->bytes = bsattn_schedule_bytes(demand, counts);
+    memcpy(schedule->list_of_head, demand->list_class_of_head,
+           (size_t)problem->heads_q * sizeof(int));
+    return BSATTN_OK;
+}
+
+static bsattn_status_t build_alloc(build_t *build, const bsattn_schedule_t *schedule)
+{
+    const bsattn_demand_t *demand = build->demand;
+
+    build->place = array_alloc(demand->kv_class_count * demand->layout.blocks, sizeof(int32_t));
+    build->step_range = array_alloc(2 * schedule->rows, sizeof(int32_t));
+    build->step_first = array_alloc(schedule->step_count + 2, sizeof(size_t));
+    build->forward_first = array_alloc(schedule->step_count + 1, sizeof(size_t));
+    if ((build->place == NULL) || (build->step_range == NULL) || (build->step_first == NULL) ||
+        (build->forward_first == NULL)) {
+        return fail_memory();
+    }
+    return BSATTN_OK;
+}
+
+bsattn_status_t bsattn_schedule_init(bsattn_schedule_t *schedule, const bsattn_demand_t *demand,
+                                     int rank)
+{
+    bsattn_schedule_counts_t counts;
+    build_t build = {.demand = demand, .rank = rank};
+    bsattn_status_t status;
+
+    BSATTN_TRY(bsattn_schedule_count(demand, rank, NULL, &counts));
+    *schedule = (bsattn_schedule_t){
+        .rank = rank,
+        .rows = bsattn_layout_count(&demand->layout, rank),
+        .list_count = demand->list_class_count,
+        .step_count = demand->steps,
+    };
+    status = schedule_alloc(schedule, demand, &counts);
+    if (status == BSATTN_OK) {
+        status = build_alloc(&build, schedule);
+    }
+    if (status == BSATTN_OK) {
+        status = build_chunks(&build, schedule);
+    }
+    if (status == BSATTN_OK) {
+        status = build_own(&build, schedule);
+    }
+    if (status == BSATTN_OK) {
+        status = build_lists(&build, schedule);
+    }
+    build_free(&build);
+    if (status != BSATTN_OK) {
+        bsattn_schedule_free(schedule);
+    }
+    return status;
+}

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/** @file spans.h  Growable lists of block spans: rows of a mask, sets of blocks to send. */
+#ifndef BSATTN_PROBLEM_SPANS_H
+#define BSATTN_PROBLEM_SPANS_H
+
+#include "base/status.h"
+
+#include <stdbool.h>
+
+/** A list of spans. A *set* is a list whose spans are disjoint, ascending and do not touch. Zero-initialise; owns items. */
+typedef struct bsattn_spans {
+    bsattn_span_t *items;
+    size_t count;
+    size_t capacity;
+} bsattn_spans_t;
+
+/** Release the items; the list is empty and usable again. */
+void bsattn_spans_free(bsattn_spans_t *spans);
+
+/** Forget the items, keep the memory. */
+void bsattn_spans_clear(bsattn_spans_t *spans);
+
+/** Append first <= x < last; nothing if empty. Joins the last span if it touches or overlaps it from the right.
+ *  @return BSATTN_OK or BSATTN_ERR_MEMORY */
+bsattn_status_t bsattn_spans_add(bsattn_spans_t *spans, int64_t first, int64_t last);
+
+/** Append all spans of other as they are. */
+bsattn_status_t bsattn_spans_append(bsattn_spans_t *spans, const bsattn_spans_t *other);
+
+/** Union of two sets. @param out overwritten; neither a nor b */
+bsattn_status_t bsattn_spans_union(const bsattn_spans_t *a, const bsattn_spans_t *b,
+                                   bsattn_spans_t *out);
+
+/** Make a list a set: sort and join. */
+void bsattn_spans_normalize(bsattn_spans_t *spans);
+
+/** @return the number of blocks, counted with multiplicity */
+int64_t bsattn_spans_total(const bsattn_spans_t *spans);
+
+#endif

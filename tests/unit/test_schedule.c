@@ -1,0 +1,411 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The schedule's promises, checked by carrying chunks round the ring block by block: every active pair is computed exactly
+ * once, every block needed is there when it is used, and no block goes where nobody further on needs it. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "masks.h"
+#include "problem/estimate.h"
+#include "problem/problem.h"
+#include "problem/schedule.h"
+
+enum { HEADS_Q = 4, HEADS_KV = 2 };
+
+static const char *const layouts[] = {"contiguous", "zigzag", "cyclic", "cyclic:3"};
+
+typedef struct world {
+    bsattn_problem_t problem;
+    bsattn_pattern_t *pattern;
+    bsattn_demand_t demand;
+    bsattn_schedule_t *schedules; /* [P] */
+    int64_t nb;
+    int ranks;
+    /* [P][tokens_kv at the step at hand]: which global token row of which head lies there */
+    int64_t **chunks;
+    int *used;    /* [Hq, nb, nb]: how often a pair was computed */
+    bool *wanted; /* [P, Hk, nb]: does a rank's mask touch a block */
+} world_t;
+
+static size_t wanted_at(const world_t *world, int rank, int head_kv, int64_t block)
+{
+    return ((size_t)rank * HEADS_KV + (size_t)head_kv) * (size_t)world->nb + (size_t)block;
+}
+
+static int mask_uses(const world_t *world, const mask_case_t *mask, int head, int64_t i, int64_t j)
+{
+    return (world->problem.causal && (j > i))
+               ? 0
+               : mask->uses(head, i, j, world->nb, world->problem.block);
+}
+
+static void world_init(world_t *world, const mask_case_t *mask, int64_t seq_len, int block,
+                       int causal, int ranks, const char *layout_text)
+{
+    bsattn_layout_t layout;
+    size_t nb;
+
+    *world = (world_t){.ranks = ranks};
+    bsattn_problem_init(&world->problem);
+    world->problem.seq_len = seq_len;
+    world->problem.block = block;
+    world->problem.causal = causal;
+    world->problem.heads_q = HEADS_Q;
+    world->problem.heads_kv = HEADS_KV;
+    world->nb = bsattn_problem_blocks(&world->problem);
+    nb = (size_t)world->nb;
+    assert_int_equal(bsattn_pattern_create(mask->text, &world->problem, &world->pattern), 0);
+    assert_int_equal(bsattn_layout_parse(layout_text, world->nb, ranks, &layout), 0);
+    assert_int_equal(bsattn_demand_init(&world->demand, world->pattern, &layout), 0);
+    world->schedules = calloc((size_t)ranks, sizeof(*world->schedules));
+    world->chunks = calloc((size_t)ranks, sizeof(*world->chunks));
+    world->used = calloc(HEADS_Q * nb * nb, sizeof(*world->used));
+    world->wanted = calloc((size_t)ranks * HEADS_KV * nb, sizeof(*world->wanted));
+    for (int rank = 0; rank < ranks; ++rank) {
+        assert_int_equal(bsattn_schedule_init(&world->schedules[rank], &world->demand, rank), 0);
+    }
+    for (int head = 0; head < HEADS_Q; ++head) {
+        for (int64_t i = 0; i < world->nb; ++i) {
+            int rank = bsattn_layout_owner(&layout, i);
+            for (int64_t j = 0; j < world->nb; ++j) {
+                if (mask_uses(world, mask, head, i, j) > 0) {
+                    world->wanted[wanted_at(world, rank, head / (HEADS_Q / HEADS_KV), j)] = true;
+                }
+            }
+        }
+    }
+}
+
+static void world_free(world_t *world)
+{
+    for (int rank = 0; rank < world->ranks; ++rank) {
+        bsattn_schedule_free(&world->schedules[rank]);
+        free(world->chunks[rank]);
+    }
+    free(world->schedules);
+    free(world->chunks);
+    free(world->used);
+    free(world->wanted);
+    bsattn_demand_free(&world->demand);
+    bsattn_pattern_destroy(world->pattern);
+}
+
+/* A key row of a chunk: which token of which head. */
+static int64_t key_id(const world_t *world, int head, int64_t token)
+{
+    return (int64_t)head * world->problem.seq_len + token;
+}
+
+static int64_t local_token(const world_t *world, int rank, int64_t row)
+{
+    int block = world->problem.block;
+
+    return bsattn_layout_block(&world->demand.layout, rank, row / block) * block + row % block;
+}
+
+/* The chunk of step 0, as the own runs pack it. */
+static void pack(world_t *world, int rank)
+{
+    const bsattn_schedule_t *schedule = &world->schedules[rank];
+    const bsattn_step_t *step = &schedule->steps[0];
+    int64_t *chunk = calloc((size_t)step->tokens_kv + 1, sizeof(*chunk));
+    int64_t at = 0;
+
+    for (int head = 0; head < HEADS_KV; ++head) {
+        int c = schedule->kv_class_of_head[head];
+        assert_int_equal(at, step->heads[head].token_first);
+        for (size_t r = schedule->own_first[c]; r < schedule->own_first[c + 1]; ++r) {
+            for (int64_t t = 0; t < schedule->own[r].count; ++t) {
+                chunk[at++] =
+                    key_id(world, head, local_token(world, rank, schedule->own[r].first + t));
+            }
+        }
+    }
+    assert_int_equal(at, step->tokens_kv);
+    world->chunks[rank] = chunk;
+}
+
+/* Every block here after step 0 is wanted here or further on, and is complete and in order. */
+static void check_chunk(const world_t *world, int rank, int s)
+{
+    const bsattn_step_t *step = &world->schedules[rank].steps[s];
+    int block = world->problem.block;
+
+    for (int head = 0; head < HEADS_KV; ++head) {
+        for (int64_t t = 0; t < step->heads[head].token_count; ++t) {
+            int64_t id = world->chunks[rank][step->heads[head].token_first + t];
+            int64_t j = (id - key_id(world, head, 0)) / block;
+            bool wanted = false;
+
+            assert_int_equal(id - key_id(world, head, j * block), t % block);
+            assert_int_equal(bsattn_layout_owner(&world->demand.layout, j), step->origin);
+            for (int h = s; (h < world->ranks) && !wanted; ++h) {
+                wanted = world->wanted[wanted_at(world, (step->origin + h) % world->ranks, head, j)];
+            }
+            assert_true(wanted);
+        }
+    }
+}
+
+/* Carry out the items of a step: find the key blocks where the lists say they are. */
+static void compute(world_t *world, int rank, int s, int *touched)
+{
+    const bsattn_schedule_t *schedule = &world->schedules[rank];
+    const bsattn_step_t *step = &schedule->steps[s];
+    int block = world->problem.block;
+
+    for (int head = 0; head < HEADS_Q; ++head) {
+        int kv = head / (HEADS_Q / HEADS_KV);
+        const bsattn_work_list_t *list = &step->lists[schedule->list_of_head[head]];
+
+        assert_true(list->item_count <= step->item_count_max);
+        for (int64_t n = 0; n < list->item_count; ++n) {
+            const bsattn_work_item_t *item = &list->items[n];
+            int64_t i = bsattn_layout_block(&world->demand.layout, rank, item->row);
+            int *steps_of_row = &touched[(head * world->nb + i) * 3];
+            int64_t blocks = 0;
+
+            assert_true((n == 0) || (list->items[n - 1].block_count >= item->block_count));
+            assert_int_equal(item->first, steps_of_row[0] == 0);
+            assert_int_equal(steps_of_row[1], 0);
+            ++steps_of_row[0];
+            steps_of_row[1] = item->last;
+            for (int32_t k = 0; k < item->run_count; ++k) {
+                const bsattn_key_run_t *run = &list->runs[item->run_first + k];
+                for (int32_t slot = run->slot; slot < run->slot + run->count; ++slot) {
+                    int64_t row = step->heads[kv].token_first + (int64_t)slot * block;
+                    int64_t j = (world->chunks[rank][row] - key_id(world, kv, 0)) / block;
+                    assert_true((int64_t)slot * block < step->heads[kv].token_count);
+                    assert_int_equal(k < item->partial_count,
+                                     world->problem.causal && (j == i));
+                    ++world->used[(head * world->nb + i) * world->nb + j];
+                    ++blocks;
+                }
+            }
+            assert_int_equal(blocks, item->block_count);
+        }
+    }
+}
+
+/* Hand every rank's forward rows to the next rank. */
+static void forward(world_t *world, int s)
+{
+    int64_t **next = calloc((size_t)world->ranks, sizeof(*next));
+
+    for (int rank = 0; rank < world->ranks; ++rank) {
+        const bsattn_step_t *step = &world->schedules[rank].steps[s];
+        int to = (rank + 1) % world->ranks;
+        int64_t at = 0;
+
+        assert_int_equal(step->forward_tokens, world->schedules[to].steps[s + 1].tokens_kv);
+        next[to] = calloc((size_t)step->forward_tokens + 1, sizeof(int64_t));
+        for (size_t r = 0; r < step->forward_count; ++r) {
+            assert_true((step->forward[r].first >= 0) && (step->forward[r].count > 0));
+            assert_true(step->forward[r].first + step->forward[r].count <= step->tokens_kv);
+            memcpy(next[to] + at, world->chunks[rank] + step->forward[r].first,
+                   (size_t)step->forward[r].count * sizeof(int64_t));
+            at += step->forward[r].count;
+        }
+        assert_int_equal(at, step->forward_tokens);
+    }
+    for (int rank = 0; rank < world->ranks; ++rank) {
+        free(world->chunks[rank]);
+        world->chunks[rank] = next[rank];
+    }
+    free(next);
+}
+
+static void check_used(const world_t *world, const mask_case_t *mask, const int *touched)
+{
+    for (int head = 0; head < HEADS_Q; ++head) {
+        for (int64_t i = 0; i < world->nb; ++i) {
+            int rank = bsattn_layout_owner(&world->demand.layout, i);
+            const bsattn_schedule_t *schedule = &world->schedules[rank];
+            const bsattn_empty_rows_t *empty = &schedule->empty[schedule->list_of_head[head]];
+            const int *steps_of_row = &touched[(head * world->nb + i) * 3];
+            bool said_empty = false;
+
+            for (int64_t j = 0; j < world->nb; ++j) {
+                assert_int_equal(world->used[(head * world->nb + i) * world->nb + j],
+                                 mask_uses(world, mask, head, i, j));
+            }
+            for (int64_t r = 0; r < empty->count; ++r) {
+                said_empty = said_empty ||
+                             (bsattn_layout_block(&world->demand.layout, rank, empty->rows[r]) == i);
+            }
+            assert_int_equal(said_empty, steps_of_row[0] == 0);
+            assert_int_equal(steps_of_row[1], steps_of_row[0] > 0);
+            assert_true(schedule->needs_state || (steps_of_row[0] <= 1));
+        }
+    }
+}
+
+static size_t no_state(int64_t batch, int heads_q, int64_t tokens, int head_dim, int block)
+{
+    (void)block;
+    return (size_t)(batch * heads_q * tokens * (head_dim + 2) * 4);
+}
+
+static size_t no_scratch(int head_dim, int block)
+{
+    return (size_t)(head_dim * block);
+}
+
+/* The estimate says what the schedules do. */
+static void check_estimate(const world_t *world)
+{
+    bsattn_machine_t machine = {.state_bytes = no_state,
+                                .scratch_bytes = no_scratch,
+                                .threads = 2,
+                                .flops_per_s = 1e9,
+                                .link_bytes_per_s = 1e9};
+    bsattn_estimate_t *estimate;
+    int64_t row_bytes = 2 * (int64_t)bsattn_problem_row_bytes(&world->problem);
+    double pairs = 0;
+    bsattn_pattern_stats_t stats;
+
+    assert_int_equal(bsattn_estimate_compute(&world->demand, &machine, &estimate), 0);
+    assert_int_equal(bsattn_pattern_stats(world->pattern, &stats), 0);
+    for (int rank = 0; rank < world->ranks; ++rank) {
+        const bsattn_rank_estimate_t *predicted = bsattn_estimate_rank(estimate, rank);
+        const bsattn_schedule_t *schedule = &world->schedules[rank];
+        int64_t largest[2] = {0, 0};
+        int64_t sent = 0;
+        int64_t received = 0;
+        int64_t needed = 0;
+
+        for (int s = 0; s < schedule->step_count; ++s) {
+            int64_t tokens = schedule->steps[s].tokens_kv;
+            largest[s % 2] = (tokens > largest[s % 2]) ? tokens : largest[s % 2];
+            sent += schedule->steps[s].forward_tokens;
+            received += (s > 0) ? tokens : 0;
+        }
+        for (int head = 0; head < HEADS_KV; ++head) {
+            for (int64_t j = 0; j < world->nb; ++j) {
+                if (world->wanted[wanted_at(world, rank, head, j)] &&
+                    (bsattn_layout_owner(&world->demand.layout, j) != rank)) {
+                    needed += bsattn_problem_span_tokens(&world->problem, j, j + 1);
+                }
+            }
+        }
+        assert_int_equal(predicted->bytes_sent, sent * row_bytes);
+        assert_int_equal(predicted->bytes_received, received * row_bytes);
+        assert_int_equal(predicted->bytes_needed, needed * row_bytes);
+        assert_true(predicted->bytes_received >= predicted->bytes_needed);
+        assert_int_equal(predicted->memory.chunks, (largest[0] + largest[1]) * row_bytes);
+        assert_int_equal(predicted->memory.state != 0, schedule->needs_state);
+        assert_true(schedule->bytes >= predicted->memory.lists);
+        pairs += predicted->pairs_token;
+    }
+    assert_true(pairs == stats.pairs_token * HEADS_Q);
+    bsattn_estimate_destroy(estimate);
+}
+
+static void check_world(const mask_case_t *mask, int64_t seq_len, int block, int causal, int ranks,
+                        const char *layout)
+{
+    world_t world;
+    int *touched; /* [Hq, nb, 3]: steps with work, last seen, unused */
+
+    world_init(&world, mask, seq_len, block, causal, ranks, layout);
+    touched = calloc(HEADS_Q * (size_t)world.nb * 3, sizeof(*touched));
+    for (int rank = 0; rank < ranks; ++rank) {
+        pack(&world, rank);
+    }
+    for (int s = 0; s < world.demand.steps; ++s) {
+        for (int rank = 0; rank < ranks; ++rank) {
+            check_chunk(&world, rank, s);
+            compute(&world, rank, s, touched);
+        }
+        if (s + 1 < world.demand.steps) {
+            forward(&world, s);
+        } else {
+            for (int rank = 0; rank < ranks; ++rank) {
+                assert_int_equal(world.schedules[rank].steps[s].forward_tokens, 0);
+            }
+        }
+    }
+    check_used(&world, mask, touched);
+    check_estimate(&world);
+    free(touched);
+    world_free(&world);
+}
+
+static void every_pair_once_and_nothing_in_vain(void **state)
+{
+    static const int64_t lengths[] = {1, 16, 33, 500, 777};
+    static const int ranks[] = {1, 2, 3, 4, 7, 8};
+
+    (void)state;
+    for (size_t c = 0; c < MASK_CASE_COUNT; ++c) {
+        for (size_t n = 0; n < sizeof(lengths) / sizeof(lengths[0]); ++n) {
+            for (size_t p = 0; p < sizeof(ranks) / sizeof(ranks[0]); ++p) {
+                for (size_t l = 0; l < sizeof(layouts) / sizeof(layouts[0]); ++l) {
+                    check_world(&mask_cases[c], lengths[n], 16, (int)(n + p + l + c) % 2, ranks[p],
+                                layouts[l]);
+                }
+            }
+        }
+    }
+}
+
+static void layouts_are_one_to_one(void **state)
+{
+    static const int64_t counts[] = {1, 2, 5, 16, 97};
+
+    (void)state;
+    for (size_t n = 0; n < sizeof(counts) / sizeof(counts[0]); ++n) {
+        for (int ranks = 1; ranks < 12; ++ranks) {
+            for (size_t l = 0; l < sizeof(layouts) / sizeof(layouts[0]); ++l) {
+                bsattn_layout_t layout;
+                int64_t sum = 0;
+                int64_t most = 0;
+                int64_t least = INT64_MAX;
+
+                assert_int_equal(bsattn_layout_parse(layouts[l], counts[n], ranks, &layout), 0);
+                for (int rank = 0; rank < ranks; ++rank) {
+                    int64_t count = bsattn_layout_count(&layout, rank);
+                    int64_t before = -1;
+                    for (int64_t s = 0; s < count; ++s) {
+                        int64_t block = bsattn_layout_block(&layout, rank, s);
+                        assert_true((block > before) && (block < counts[n]));
+                        assert_int_equal(bsattn_layout_owner(&layout, block), rank);
+                        assert_int_equal(bsattn_layout_lower(&layout, rank, block), s);
+                        assert_true(bsattn_layout_run_end(&layout, block) > block);
+                        before = block;
+                    }
+                    sum += count;
+                    most = (count > most) ? count : most;
+                    least = (count < least) ? count : least;
+                }
+                assert_int_equal(sum, counts[n]);
+                assert_true((most - least <= 2) || (layout.run > 1));
+            }
+        }
+    }
+}
+
+static void bad_layouts_are_refused(void **state)
+{
+    static const char *const bad[] = {"", "zig", "cyclic:", "cyclic:0", "cyclic:-1", "cyclic:x"};
+    bsattn_layout_t layout;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); ++i) {
+        assert_int_equal(bsattn_layout_parse(bad[i], 10, 2, &layout), BSATTN_ERR_INPUT);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(layouts_are_one_to_one),
+        cmocka_unit_test(bad_layouts_are_refused),
+        cmocka_unit_test(every_pair_once_and_nothing_in_vain),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
