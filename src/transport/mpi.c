@@ -1,0 +1,298 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One rank per process. Exchanges are persistent requests on derived types counted in rows, so that neither the number of
+ * pieces nor 2 GiB matter. */
+#include "transport/transport.h"
+
+#include "base/text.h"
+#include "transport/mpi_watch.h"
+
+#include <limits.h>
+#include <stdlib.h>
+
+typedef struct mpi_transport {
+    bsattn_transport_t super;
+    MPI_Comm comm;
+    bsattn_mpi_watch_t watch;
+} mpi_transport_t;
+
+typedef struct mpi_exchange {
+    bsattn_exchange_t super;
+    MPI_Datatype send_type;
+    MPI_Datatype receive_type;
+    MPI_Request requests[2];
+    int request_count;
+    char what[128];
+} mpi_exchange_t;
+
+static void mpi_destroy(bsattn_transport_t *transport)
+{
+    mpi_transport_t *mpi = (mpi_transport_t *)transport;
+
+    bsattn_mpi_watch_free(&mpi->watch);
+    (void)MPI_Comm_free(&mpi->comm);
+    free(mpi);
+}
+
+/* A type of `rows` consecutive rows, however many. */
+static bsattn_status_t rows_type(size_t row_bytes, int64_t rows, MPI_Datatype *type_p)
+{
+    const int64_t chunk = INT64_C(1) << 20;
+    int64_t chunks = rows / chunk;
+    int rest = (int)(rows % chunk);
+    MPI_Datatype row;
+    MPI_Datatype parts[2];
+    int lengths[2] = {1, 1};
+    MPI_Aint places[2] = {0, (MPI_Aint)(chunks * chunk) * (MPI_Aint)row_bytes};
+    int code;
+
+    BSATTN_ASSERT((row_bytes <= INT_MAX) && (chunks <= INT_MAX));
+    code = MPI_Type_contiguous((int)row_bytes, MPI_BYTE, &row);
+    if ((code == MPI_SUCCESS) && (chunks == 0)) {
+        code = MPI_Type_contiguous(rest, row, type_p);
+        (void)MPI_Type_free(&row);
+        return bsattn_mpi_check(code, "MPI_Type_contiguous");
+    }
+    if (code == MPI_SUCCESS) {
+        code = MPI_Type_vector((int)chunks, (int)chunk, (int)chunk, row, &parts[0]);
+    }
+    if (code == MPI_SUCCESS) {
+        code = MPI_Type_contiguous(rest, row, &parts[1]);
+    }
+    if (code == MPI_SUCCESS) {
+        code = MPI_Type_create_struct(2, lengths, places, parts, type_p);
+        (void)MPI_Type_free(&parts[0]);
+        (void)MPI_Type_free(&parts[1]);
+        (void)MPI_Type_free(&row);
+    }
+    return bsattn_mpi_check(code, "a type of many rows");
+}
+
+/* The runs of one part. */
+static bsattn_status_t runs_type(const bsattn_send_t *send, size_t row_bytes, MPI_Datatype *type_p)
+{
+    MPI_Datatype *types = malloc(send->run_count * sizeof(*types));
+    MPI_Aint *places = malloc(send->run_count * sizeof(*places));
+    int *lengths = malloc(send->run_count * sizeof(*lengths));
+    bsattn_status_t status = BSATTN_OK;
+    size_t made = 0;
+
+    BSATTN_ASSERT(send->run_count <= INT_MAX);
+    if ((types == NULL) || (places == NULL) || (lengths == NULL)) {
+        status = bsattn_fail(BSATTN_ERR_MEMORY, "no memory for a message of %zu pieces",
+                             send->run_count);
+    }
+    for (; (status == BSATTN_OK) && (made < send->run_count); ++made) {
+        lengths[made] = 1;
+        places[made] = (MPI_Aint)send->runs[made].first * (MPI_Aint)row_bytes;
+        status = rows_type(row_bytes, send->runs[made].count, &types[made]);
+        if (status != BSATTN_OK) {
+            break;
+        }
+    }
+    if (status == BSATTN_OK) {
+        status = bsattn_mpi_check(
+            MPI_Type_create_struct((int)send->run_count, lengths, places, types, type_p),
+            "MPI_Type_create_struct");
+    }
+    for (size_t r = 0; r < made; ++r) {
+        (void)MPI_Type_free(&types[r]);
+    }
+    free(types);
+    free(places);
+    free(lengths);
+    return status;
+}
+
+/* Everything sent: the same runs of each part, or plain rows where they leave no gap. */
+static bsattn_status_t send_type(const bsattn_send_t *send, size_t row_bytes, MPI_Datatype *type_p)
+{
+    MPI_Datatype part;
+    bsattn_status_t status;
+
+    if ((send->run_count == 1) && (send->runs[0].first == 0) &&
+        (send->runs[0].count == send->part_rows)) {
+        return rows_type(row_bytes, send->part_count * send->part_rows, type_p);
+    }
+    BSATTN_ASSERT(send->part_count <= INT_MAX);
+    BSATTN_TRY(runs_type(send, row_bytes, &part));
+    status = bsattn_mpi_check(
+        MPI_Type_create_hvector((int)send->part_count, 1,
+                                (MPI_Aint)send->part_rows * (MPI_Aint)row_bytes, part, type_p),
+        "MPI_Type_create_hvector");
+    (void)MPI_Type_free(&part);
+    return status;
+}
+
+static void mpi_release(bsattn_exchange_t *exchange)
+{
+    mpi_exchange_t *x = (mpi_exchange_t *)exchange;
+
+    for (int r = 0; r < x->request_count; ++r) {
+        (void)MPI_Request_free(&x->requests[r]);
+    }
+    if (x->send_type != MPI_DATATYPE_NULL) {
+        (void)MPI_Type_free(&x->send_type);
+    }
+    if (x->receive_type != MPI_DATATYPE_NULL) {
+        (void)MPI_Type_free(&x->receive_type);
+    }
+    free(x);
+}
+
+static bsattn_status_t prepare_receive(mpi_exchange_t *x, MPI_Comm comm)
+{
+    const bsattn_exchange_params_t *params = &x->super.params;
+
+    if (params->receive.rows == 0) {
+        return BSATTN_OK;
+    }
+    BSATTN_TRY(rows_type(params->row_bytes, params->receive.rows, &x->receive_type));
+    BSATTN_TRY(bsattn_mpi_check(MPI_Type_commit(&x->receive_type), "MPI_Type_commit"));
+    BSATTN_TRY(bsattn_mpi_check(MPI_Recv_init(params->receive.base, 1, x->receive_type,
+                                              params->from, params->step, comm,
+                                              &x->requests[x->request_count]),
+                                "MPI_Recv_init"));
+    ++x->request_count;
+    return BSATTN_OK;
+}
+
+static bsattn_status_t prepare_send(mpi_exchange_t *x, MPI_Comm comm)
+{
+    const bsattn_exchange_params_t *params = &x->super.params;
+
+    if (params->send.run_count == 0) {
+        return BSATTN_OK;
+    }
+    BSATTN_TRY(send_type(&params->send, params->row_bytes, &x->send_type));
+    BSATTN_TRY(bsattn_mpi_check(MPI_Type_commit(&x->send_type), "MPI_Type_commit"));
+    BSATTN_TRY(bsattn_mpi_check(MPI_Send_init(params->send.base, 1, x->send_type, params->to,
+                                              params->step, comm, &x->requests[x->request_count]),
+                                "MPI_Send_init"));
+    ++x->request_count;
+    return BSATTN_OK;
+}
+
+/* What a person is told if this exchange never ends. */
+static void describe(mpi_exchange_t *x)
+{
+    const bsattn_exchange_params_t *params = &x->super.params;
+    bsattn_strbuf_t buf;
+
+    bsattn_strbuf_init(&buf, x->what, sizeof(x->what));
+    bsattn_strbuf_add(&buf, "at step %d", params->step);
+    if (params->receive.rows > 0) {
+        bsattn_strbuf_add(&buf, " for the chunk of rank %d from rank %d", params->origin,
+                          params->from);
+    }
+    if (params->send.run_count > 0) {
+        bsattn_strbuf_add(&buf, "%s for rank %d to take its chunk",
+                          (params->receive.rows > 0) ? " and" : "", params->to);
+    }
+}
+
+static bsattn_status_t mpi_prepare(bsattn_transport_t *transport,
+                                   const bsattn_exchange_params_t *params,
+                                   bsattn_exchange_t **exchange_p)
+{
+    mpi_transport_t *mpi = (mpi_transport_t *)transport;
+    mpi_exchange_t *x = malloc(sizeof(*x));
+    bsattn_status_t status;
+
+    if (x == NULL) {
+        return bsattn_fail(BSATTN_ERR_MEMORY, "no memory to prepare an exchange");
+    }
+    *x = (mpi_exchange_t){
+        .super = {.transport = transport, .params = *params},
+        .send_type = MPI_DATATYPE_NULL,
+        .receive_type = MPI_DATATYPE_NULL,
+    };
+    describe(x);
+    status = prepare_receive(x, mpi->comm);
+    if (status == BSATTN_OK) {
+        status = prepare_send(x, mpi->comm);
+    }
+    if (status != BSATTN_OK) {
+        mpi_release(&x->super);
+        return status;
+    }
+    *exchange_p = &x->super;
+    return BSATTN_OK;
+}
+
+static bsattn_status_t mpi_start(bsattn_exchange_t *exchange)
+{
+    mpi_exchange_t *x = (mpi_exchange_t *)exchange;
+
+    return bsattn_mpi_check(MPI_Startall(x->request_count, x->requests), "MPI_Startall");
+}
+
+static bsattn_status_t mpi_test(bsattn_exchange_t *exchange, bool *done_p)
+{
+    mpi_exchange_t *x = (mpi_exchange_t *)exchange;
+    int done = 1;
+
+    BSATTN_TRY(bsattn_mpi_check(
+        MPI_Testall(x->request_count, x->requests, &done, MPI_STATUSES_IGNORE), "MPI_Testall"));
+    *done_p = (done != 0);
+    return BSATTN_OK;
+}
+
+static bsattn_status_t mpi_wait(bsattn_exchange_t *exchange)
+{
+    mpi_transport_t *mpi = (mpi_transport_t *)exchange->transport;
+    mpi_exchange_t *x = (mpi_exchange_t *)exchange;
+
+    return bsattn_mpi_watch_wait(&mpi->watch, x->request_count, x->requests, x->what);
+}
+
+static bsattn_status_t mpi_gather(bsattn_transport_t *transport, const void *local_items,
+                                  size_t item_bytes, void *all_items)
+{
+    mpi_transport_t *mpi = (mpi_transport_t *)transport;
+    MPI_Request request;
+
+    BSATTN_ASSERT(item_bytes <= INT_MAX);
+    BSATTN_TRY(bsattn_mpi_check(MPI_Iallgather(local_items, (int)item_bytes, MPI_BYTE, all_items,
+                                               (int)item_bytes, MPI_BYTE, mpi->comm, &request),
+                                "MPI_Iallgather"));
+    return bsattn_mpi_watch_wait(&mpi->watch, 1, &request, "for all ranks to meet");
+}
+
+static const bsattn_transport_ops_t mpi_ops = {
+    .name = "mpi",
+    .destroy = mpi_destroy,
+    .prepare = mpi_prepare,
+    .release = mpi_release,
+    .start = mpi_start,
+    .test = mpi_test,
+    .wait = mpi_wait,
+    .gather = mpi_gather,
+};
+
+bsattn_status_t bsattn_transport_mpi_create(const void *comm, double timeout_s,
+                                            bsattn_transport_t **transport_p)
+{
+    mpi_transport_t *mpi = calloc(1, sizeof(*mpi));
+    bsattn_status_t status;
+
+    if (mpi == NULL) {
+        return bsattn_fail(BSATTN_ERR_MEMORY, "no memory for the mpi transport");
+    }
+    mpi->super = (bsattn_transport_t){.ops = &mpi_ops, .local_count = 1};
+    status = bsattn_mpi_check(MPI_Comm_dup(*(const MPI_Comm *)comm, &mpi->comm), "MPI_Comm_dup");
+    if (status != BSATTN_OK) {
+        free(mpi);
+        return status;
+    }
+    (void)MPI_Comm_set_errhandler(mpi->comm, MPI_ERRORS_RETURN);
+    (void)MPI_Comm_size(mpi->comm, &mpi->super.ranks);
+    (void)MPI_Comm_rank(mpi->comm, &mpi->super.first_rank);
+    status = bsattn_mpi_watch_init(&mpi->watch, mpi->comm, timeout_s);
+    if (status != BSATTN_OK) {
+        (void)MPI_Comm_free(&mpi->comm);
+        free(mpi);
+        return status;
+    }
+    *transport_p = &mpi->super;
+    return BSATTN_OK;
+}

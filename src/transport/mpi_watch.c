@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "transport/mpi_watch.h"
+
+#include "base/clock.h"
+#include "base/partial.h"
+#include "base/text.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+enum { WORD_SIZE = 160, WORD_TAG = 1, REPORT_SIZE = 4096, SPINS = 4000 };
+
+/* How long rank 0 listens for the words of others, and how long others leave it to speak for all. */
+static const double listen_ms = 1000.0;
+static const double leave_ms = 4000.0;
+
+bsattn_status_t bsattn_mpi_check(int code, const char *what)
+{
+    char text[MPI_MAX_ERROR_STRING] = "";
+    int length;
+
+    if (code == MPI_SUCCESS) {
+        return BSATTN_OK;
+    }
+    (void)MPI_Error_string(code, text, &length);
+    return bsattn_fail(BSATTN_ERR_ENVIRONMENT, "MPI: %s: %s", what, text);
+}
+
+bsattn_status_t bsattn_mpi_watch_init(bsattn_mpi_watch_t *watch, MPI_Comm comm, double timeout_s)
+{
+    *watch = (bsattn_mpi_watch_t){.timeout_s = timeout_s, .last_ms = bsattn_clock_ms()};
+    return bsattn_mpi_check(MPI_Comm_dup(comm, &watch->side), "MPI_Comm_dup");
+}
+
+void bsattn_mpi_watch_free(bsattn_mpi_watch_t *watch)
+{
+    (void)MPI_Comm_free(&watch->side);
+}
+
+static void pause_us(long us)
+{
+    struct timespec pause = {.tv_nsec = us * 1000};
+
+    (void)nanosleep(&pause, NULL);
+}
+
+/* Listen until every rank has said what it waits for, or long enough. words: [ranks][WORD_SIZE], "" for silence. */
+static void collect_words(const bsattn_mpi_watch_t *watch, int ranks, char (*words)[WORD_SIZE])
+{
+    double end_ms = bsattn_clock_ms() + listen_ms;
+    int heard = 1;
+
+    while ((heard < ranks) && (bsattn_clock_ms() < end_ms)) {
+        MPI_Status status;
+        int there = 0;
+
+        (void)MPI_Iprobe(MPI_ANY_SOURCE, WORD_TAG, watch->side, &there, &status);
+        if (!there) {
+            pause_us(1000);
+            continue;
+        }
+        (void)MPI_Recv(words[status.MPI_SOURCE], WORD_SIZE, MPI_CHAR, status.MPI_SOURCE, WORD_TAG,
+                       watch->side, MPI_STATUS_IGNORE);
+        ++heard;
+    }
+}
+
+static void report_stall(const bsattn_mpi_watch_t *watch, const char *what)
+{
+    char report[REPORT_SIZE];
+    char(*words)[WORD_SIZE];
+    bsattn_strbuf_t buf;
+    int ranks;
+
+    (void)MPI_Comm_size(watch->side, &ranks);
+    bsattn_strbuf_init(&buf, report, sizeof(report));
+    bsattn_strbuf_add(&buf, "no progress for %g s: rank 0 waits %s", watch->timeout_s, what);
+    words = calloc((size_t)ranks, sizeof(*words));
+    if (words != NULL) {
+        collect_words(watch, ranks, words);
+        for (int rank = 1; rank < ranks; ++rank) {
+            if (words[rank][0] == '\0') {
+                bsattn_strbuf_add(&buf, "; no word from rank %d", rank);
+            }
+        }
+        for (int rank = 1; rank < ranks; ++rank) {
+            if (words[rank][0] != '\0') {
+                bsattn_strbuf_add(&buf, "; rank %d waits %s", rank, words[rank]);
+            }
+        }
+    }
+    (void)fprintf(stderr, "bsattn_ring: error: %s\n", report);
+    free(words);
+}
+
+static void send_word(const bsattn_mpi_watch_t *watch, const char *what)
+{
+    static char word[WORD_SIZE]; /* outlives the message: the job ends with it */
+    MPI_Request request;
+
+    (void)bsattn_text_copy(word, sizeof(word), what);
+    (void)MPI_Isend(word, WORD_SIZE, MPI_CHAR, 0, WORD_TAG, watch->side, &request);
+    (void)MPI_Request_free(&request);
+}
+
+__attribute__((noreturn)) static void end_job(const bsattn_mpi_watch_t *watch)
+{
+    (void)fflush(NULL);
+    bsattn_partial_remove_all();
+    (void)MPI_Abort(watch->side, BSATTN_ERR_TIMEOUT);
+    _Exit(BSATTN_ERR_TIMEOUT);
+}
+
+/* The deadline has passed. Rank 0 speaks for all and ends the job; the others leave it some time to. */
+static void stalled(const bsattn_mpi_watch_t *watch, const char *what, double late_ms, bool *told)
+{
+    int rank;
+
+    (void)MPI_Comm_rank(watch->side, &rank);
+    if (rank == 0) {
+        report_stall(watch, what);
+        end_job(watch);
+    }
+    if (!*told) {
+        send_word(watch, what);
+        *told = true;
+    } else if (late_ms > leave_ms) {
+        (void)fprintf(stderr,
+                      "bsattn_ring: error: no progress for %g s: rank %d waits %s; no word from "
+                      "rank 0\n",
+                      watch->timeout_s, rank, what);
+        end_job(watch);
+    }
+}
+
+bsattn_status_t bsattn_mpi_watch_wait(bsattn_mpi_watch_t *watch, int count, MPI_Request *requests,
+                                      const char *what)
+{
+    double start_ms = bsattn_clock_ms();
+    double allowed_ms;
+    bool told = false;
+    int done = 0;
+
+    watch->busy_ms = (start_ms - watch->last_ms > watch->busy_ms) ? start_ms - watch->last_ms
+                                                                  : watch->busy_ms;
+    allowed_ms = 1e3 * watch->timeout_s;
+    allowed_ms = (4.0 * watch->busy_ms > allowed_ms) ? 4.0 * watch->busy_ms : allowed_ms;
+    for (long spins = 0;; ++spins) {
+        BSATTN_TRY(bsattn_mpi_check(MPI_Testall(count, requests, &done, MPI_STATUSES_IGNORE),
+                                    "MPI_Testall"));
+        if (done) {
+            break;
+        }
+        if (spins < SPINS) {
+            (void)sched_yield();
+            continue;
+        }
+        pause_us(20);
+        if (watch->timeout_s > 0.0) {
+            double late_ms = bsattn_clock_ms() - start_ms - allowed_ms;
+            if (late_ms > 0.0) {
+                stalled(watch, what, late_ms, &told);
+            }
+        }
+    }
+    watch->last_ms = bsattn_clock_ms();
+    return BSATTN_OK;
+}

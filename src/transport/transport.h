@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file transport.h
+ * How ranks exchange chunks and agree: a table of functions, one set per transport.
+ *
+ * A process holds local_count ranks: one over MPI, all of them with loop. An exchange is one rank's part in one step of the
+ * ring: rows to the next rank, rows from the previous one, buffers fixed for its life. It is prepared once and carried out
+ * as often as wanted: start, then wait; test in between lets messages move on. The caller starts the exchanges of all its
+ * local ranks before it waits for any.
+ */
+#ifndef BSATTN_TRANSPORT_TRANSPORT_H
+#define BSATTN_TRANSPORT_TRANSPORT_H
+
+#include "base/status.h"
+
+#include <stdbool.h>
+
+/** Rows to send: the same runs out of each of part_count parts, part_rows apart. */
+typedef struct bsattn_send {
+    const void *base; /**< [part_count, part_rows, row_bytes] */
+    int64_t part_count;
+    int64_t part_rows;
+    const bsattn_token_run_t *runs; /**< [run_count] rows of each part; outlives the exchange */
+    size_t run_count;               /**< 0: nothing to send */
+} bsattn_send_t;
+
+/** Rows to receive, one after the other. */
+typedef struct bsattn_receive {
+    void *base;    /**< [rows, row_bytes] */
+    int64_t rows;  /**< 0: nothing to receive */
+} bsattn_receive_t;
+
+typedef struct bsattn_exchange_params {
+    int local;        /**< rank of this process, 0 .. local_count - 1 */
+    int step;         /**< of the ring; tells messages apart */
+    int origin;       /**< owner of the chunk received, for messages to people */
+    size_t row_bytes; /**< at most INT_MAX */
+    int to;           /**< rank that receives */
+    bsattn_send_t send;
+    int from; /**< rank that sends */
+    bsattn_receive_t receive;
+} bsattn_exchange_params_t;
+
+typedef struct bsattn_transport bsattn_transport_t;
+typedef struct bsattn_exchange bsattn_exchange_t;
+
+typedef struct bsattn_transport_ops {
+    const char *name;
+    void (*destroy)(bsattn_transport_t *transport);
+
+    /** Prepare an exchange. @return BSATTN_OK, BSATTN_ERR_MEMORY or BSATTN_ERR_ENVIRONMENT */
+    bsattn_status_t (*prepare)(bsattn_transport_t *transport,
+                               const bsattn_exchange_params_t *params,
+                               bsattn_exchange_t **exchange_p);
+    void (*release)(bsattn_exchange_t *exchange);
+    bsattn_status_t (*start)(bsattn_exchange_t *exchange);
+    /** Let messages move on. *done_p tells if the exchange is complete; wait is due all the same. */
+    bsattn_status_t (*test)(bsattn_exchange_t *exchange, bool *done_p);
+    /** @return BSATTN_OK, BSATTN_ERR_TIMEOUT or BSATTN_ERR_ENVIRONMENT */
+    bsattn_status_t (*wait)(bsattn_exchange_t *exchange);
+
+    /** Collective. @param local_items [local_count, item_bytes]  @param all_items [P, item_bytes], in rank order */
+    bsattn_status_t (*gather)(bsattn_transport_t *transport, const void *local_items,
+                              size_t item_bytes, void *all_items);
+} bsattn_transport_ops_t;
+
+/** What every transport begins with. */
+struct bsattn_transport {
+    const bsattn_transport_ops_t *ops;
+    int ranks; /**< P */
+    int local_count;
+    int first_rank;
+};
+
+/** What every exchange begins with. */
+struct bsattn_exchange {
+    bsattn_transport_t *transport;
+    bsattn_exchange_params_t params;
+};
+
+/** P ranks inside this process, driven one after the other.
+ *  @return BSATTN_OK or BSATTN_ERR_MEMORY */
+bsattn_status_t bsattn_transport_loop_create(int ranks, bsattn_transport_t **transport_p);
+
+/** One rank per process over MPI, messages in host memory, of any size. Collective.
+ *  @param comm       address of an MPI_Comm; duplicated
+ *  @param timeout_s  longest wait without progress; 0: for ever
+ *  @return BSATTN_OK, BSATTN_ERR_MEMORY or BSATTN_ERR_ENVIRONMENT */
+bsattn_status_t bsattn_transport_mpi_create(const void *comm, double timeout_s,
+                                            bsattn_transport_t **transport_p);
+
+/** Collective: agree on a status. @return the status of the lowest failing rank, BSATTN_OK if none; bsattn_last_error() of
+ *  every process is then that rank's message. */
+bsattn_status_t bsattn_transport_agree(bsattn_transport_t *transport, bsattn_status_t status);
+
+#endif
