@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cli/digest.h"
+
+#include "base/half.h"
+#include "ring/context.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { PIECE = 256 }; /* elements converted at once: the largest head_dim */
+
+uint64_t bsattn_digest_mix(uint64_t index, uint32_t bits)
+{
+    uint64_t x = (index * UINT64_C(0x9E3779B97F4A7C15)) ^ bits;
+
+    x = (x ^ (x >> 30)) * UINT64_C(0xBF58476D1CE4E5B9);
+    x = (x ^ (x >> 27)) * UINT64_C(0x94D049BB133111EB);
+    return x ^ (x >> 31);
+}
+
+static void add_elements(bsattn_digest_t *digest, const float *values, int count, uint64_t index)
+{
+    for (int i = 0; i < count; ++i) {
+        uint32_t bits;
+        memcpy(&bits, &values[i], sizeof(bits));
+        digest->sum += values[i];
+        digest->abs_sum += fabs((double)values[i]);
+        digest->hash += bsattn_digest_mix(index + (uint64_t)i, bits);
+    }
+}
+
+/* Rows of one run of tokens; o: [count, Hq, D] of the problem's type. */
+static void add_run(bsattn_digest_t *digest, const bsattn_problem_t *problem, const char *o,
+                    int64_t count, uint64_t index)
+{
+    size_t row_bytes = (size_t)problem->head_dim * bsattn_dtype_size(problem->dtype);
+    float values[PIECE];
+
+    for (int64_t row = 0; row < count * problem->heads_q; ++row) {
+        bsattn_convert_to_f32(problem->dtype, o + (size_t)row * row_bytes, problem->head_dim,
+                              values);
+        add_elements(digest, values, problem->head_dim, index);
+        index += (uint64_t)problem->head_dim;
+    }
+}
+
+static void add_local(bsattn_digest_t *digest, const bsattn_trial_t *trial, int local)
+{
+    const bsattn_problem_t *problem = &trial->problem;
+    uint64_t token_elements = (uint64_t)problem->heads_q * (uint64_t)problem->head_dim;
+    size_t token_bytes = (size_t)token_elements * bsattn_dtype_size(problem->dtype);
+    const char *o = trial->tensors[local].o;
+    size_t run_count;
+    const bsattn_token_run_t *runs = bsattn_plan_runs(trial->plan, local, &run_count);
+
+    for (int64_t batch = 0; batch < problem->batch; ++batch) {
+        for (size_t i = 0; i < run_count; ++i) {
+            uint64_t token = (uint64_t)(batch * problem->seq_len + runs[i].first);
+            add_run(digest, problem, o, runs[i].count, token * token_elements);
+            o += (size_t)runs[i].count * token_bytes;
+        }
+    }
+}
+
+bsattn_status_t bsattn_digest_take(bsattn_trial_t *trial, bsattn_digest_t *digest_p)
+{
+    size_t local_count = (size_t)trial->info.local_count;
+    size_t ranks = (size_t)trial->info.ranks;
+    bsattn_digest_t *digests = calloc(local_count + ranks, sizeof(*digests));
+    bsattn_digest_t total = {0};
+    bsattn_status_t status = BSATTN_OK;
+
+    if (digests == NULL) {
+        status = bsattn_fail(BSATTN_ERR_MEMORY, "no memory for the digests of %zu ranks", ranks);
+    }
+    status = bsattn_context_agree(trial->context, status);
+    for (size_t i = 0; (status == BSATTN_OK) && (i < local_count); ++i) {
+        add_local(&digests[i], trial, (int)i);
+    }
+    if (status == BSATTN_OK) {
+        status =
+            bsattn_context_gather(trial->context, digests, sizeof(*digests), digests + local_count);
+    }
+    for (size_t i = 0; (status == BSATTN_OK) && (i < ranks); ++i) {
+        total.sum += digests[local_count + i].sum;
+        total.abs_sum += digests[local_count + i].abs_sum;
+        total.hash += digests[local_count + i].hash;
+    }
+    if (status == BSATTN_OK) {
+        *digest_p = total;
+    }
+    free(digests);
+    return status;
+}

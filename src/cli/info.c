@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/host.h"
+#include "base/text.h"
+#include "cli/launch.h"
+#include "cli/reports.h"
+#include "cli/resolve.h"
+#include "report/columns.h"
+#include "report/json.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { ENTRIES_MAX = 32, NAME_SIZE = 128, TEXT_SIZE = 512 };
+
+/* What is told, and the memory it is told in. */
+typedef struct sheet {
+    bsattn_cell_t cells[ENTRIES_MAX];
+    size_t count;
+    char host[NAME_SIZE];
+    char processor[NAME_SIZE];
+    char cores[TEXT_SIZE];
+    bsattn_context_info_t context;
+} sheet_t;
+
+static void add_text(sheet_t *sheet, const char *section, const char *key, const char *text)
+{
+    BSATTN_ASSERT(sheet->count < ENTRIES_MAX);
+    sheet->cells[sheet->count++] =
+        (bsattn_cell_t){.section = section, .key = key, .kind = BSATTN_CELL_TEXT, .text = text};
+}
+
+static void add_int(sheet_t *sheet, const char *section, const char *key, int64_t integer)
+{
+    BSATTN_ASSERT(sheet->count < ENTRIES_MAX);
+    sheet->cells[sheet->count++] = (bsattn_cell_t){
+        .section = section, .key = key, .kind = BSATTN_CELL_INT, .integer = integer};
+}
+
+static void fill(sheet_t *sheet)
+{
+    int64_t available = bsattn_host_memory_available();
+
+    bsattn_host_name(sheet->host, sizeof(sheet->host));
+    bsattn_host_processor(sheet->processor, sizeof(sheet->processor));
+    bsattn_host_cores_text(sheet->cores, sizeof(sheet->cores));
+    add_int(sheet, "", "schema", 1);
+    add_text(sheet, "", "tool", "bsattn_ring");
+    add_text(sheet, "", "version", bsattn_version());
+    add_text(sheet, "", "verb", "info");
+    add_text(sheet, "build", "mpi", bsattn_job_mpi_library());
+    add_text(sheet, "build", "compiler", bsattn_build_compiler());
+    add_text(sheet, "build", "type", bsattn_build_type());
+    add_text(sheet, "build", "flags", bsattn_build_flags());
+    add_text(sheet, "build", "source", bsattn_build_source());
+    add_text(sheet, "host", "name", sheet->host);
+    add_text(sheet, "host", "processor", sheet->processor);
+    add_int(sheet, "host", "cores", bsattn_host_cores());
+    add_text(sheet, "host", "cpus", sheet->cores);
+    add_int(sheet, "host", "memory_available", (available == INT64_MAX) ? -1 : available);
+    add_text(sheet, "job", "launcher", bsattn_launch_name(getenv));
+    add_int(sheet, "job", "ranks_launched", bsattn_launch_size(getenv));
+    add_text(sheet, "auto", "transport", sheet->context.transport);
+    add_text(sheet, "auto", "transport_reason", sheet->context.transport_reason);
+    add_text(sheet, "auto", "backend", sheet->context.backend);
+    add_text(sheet, "auto", "backend_variant", sheet->context.backend_variant);
+    add_int(sheet, "auto", "threads", sheet->context.threads);
+}
+
+static void print_sheet(const sheet_t *sheet, bool commentary, FILE *file)
+{
+    char name[NAME_SIZE];
+    bsattn_strbuf_t buf;
+
+    if (commentary) {
+        (void)fprintf(file, "# %-24s %s\n", "name", "value");
+    }
+    for (size_t i = 0; i < sheet->count; ++i) {
+        const bsattn_cell_t *cell = &sheet->cells[i];
+        bsattn_strbuf_init(&buf, name, sizeof(name));
+        bsattn_strbuf_add(&buf, "%s%s%s", cell->section, (cell->section[0] != '\0') ? "." : "",
+                          cell->key);
+        if (cell->kind == BSATTN_CELL_TEXT) {
+            (void)fprintf(file, "  %-24s %s\n", name, cell->text);
+        } else {
+            (void)fprintf(file, "  %-24s %lld\n", name, (long long)cell->integer);
+        }
+    }
+}
+
+static bsattn_status_t tell(const sheet_t *sheet, bsattn_reports_t *reports)
+{
+    bsattn_status_t status = BSATTN_OK;
+    char *line;
+
+    print_sheet(sheet, reports->commentary, reports->table);
+    if (reports->json != NULL) {
+        BSATTN_TRY(bsattn_json_from_cells(sheet->cells, sheet->count, &line));
+        status = bsattn_report_file_append(reports->json, line);
+        free(line);
+    }
+    return status;
+}
+
+bsattn_status_t bsattn_verb_info(const bsattn_cli_t *cli)
+{
+    bsattn_context_params_t params = bsattn_resolve_context(cli->options, &cli->job);
+    bsattn_context_t *context;
+    bsattn_reports_t reports;
+    bsattn_status_t status;
+    sheet_t sheet = {.count = 0};
+
+    params.virtual_ranks = 0;
+    BSATTN_TRY(bsattn_context_create(&params, &context));
+    bsattn_context_info(context, &sheet.context);
+    fill(&sheet);
+    status = bsattn_reports_open(cli, &reports);
+    if ((status == BSATTN_OK) && (reports.table != NULL)) {
+        status = tell(&sheet, &reports);
+    }
+    bsattn_reports_close(&reports);
+    bsattn_context_destroy(context);
+    return status;
+}

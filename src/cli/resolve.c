@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cli/resolve.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+/* Take a number from the files, unless an option says another one. */
+static bsattn_status_t take_shape(const bsattn_options_t *options, bsattn_option_t option,
+                                  int64_t from_files, int64_t *value_p)
+{
+    int64_t asked = bsattn_options_int(options, option);
+
+    if (bsattn_options_given(options, option) && (asked != 0) && (asked != from_files)) {
+        return bsattn_fail(BSATTN_ERR_INPUT,
+                           "%s %" PRId64
+                           " (from %s) contradicts the input files, which have %" PRId64
+                           "; leave the option out",
+                           bsattn_option_spec(option)->name, asked,
+                           bsattn_options_where(options, option), from_files);
+    }
+    *value_p = from_files;
+    return BSATTN_OK;
+}
+
+static bsattn_status_t take_shapes(const bsattn_options_t *options,
+                                   const bsattn_source_info_t *info, bsattn_problem_t *problem)
+{
+    int64_t heads_q = 0; /* the compiler cannot see that success sets them */
+    int64_t heads_kv = 0;
+    int64_t head_dim = 0;
+
+    BSATTN_TRY(take_shape(options, BSATTN_OPTION_BATCH, info->batch, &problem->batch));
+    BSATTN_TRY(take_shape(options, BSATTN_OPTION_SEQ, info->seq_len, &problem->seq_len));
+    BSATTN_TRY(take_shape(options, BSATTN_OPTION_HEADS, info->heads_q, &heads_q));
+    BSATTN_TRY(take_shape(options, BSATTN_OPTION_KV_HEADS, info->heads_kv, &heads_kv));
+    BSATTN_TRY(take_shape(options, BSATTN_OPTION_HEAD_DIM, info->head_dim, &head_dim));
+    problem->heads_q = (int)heads_q;
+    problem->heads_kv = (int)heads_kv;
+    problem->head_dim = (int)head_dim;
+    return BSATTN_OK;
+}
+
+static bsattn_dtype_t take_dtype(const bsattn_options_t *options, const bsattn_source_info_t *info)
+{
+    const char *name = bsattn_options_text(options, BSATTN_OPTION_DTYPE);
+
+    for (int dtype = BSATTN_F32; dtype <= BSATTN_BF16; ++dtype) {
+        if (strcmp(bsattn_dtype_name((bsattn_dtype_t)dtype), name) == 0) {
+            return (bsattn_dtype_t)dtype;
+        }
+    }
+    return (info != NULL) ? info->dtype : BSATTN_F32;
+}
+
+bsattn_status_t bsattn_resolve_problem(const bsattn_options_t *options,
+                                       const bsattn_source_info_t *info,
+                                       bsattn_problem_t *problem_p)
+{
+    bsattn_problem_t problem;
+    int64_t kv_heads = bsattn_options_int(options, BSATTN_OPTION_KV_HEADS);
+
+    bsattn_problem_init(&problem);
+    problem.batch = bsattn_options_int(options, BSATTN_OPTION_BATCH);
+    problem.seq_len = bsattn_options_int(options, BSATTN_OPTION_SEQ);
+    problem.heads_q = (int)bsattn_options_int(options, BSATTN_OPTION_HEADS);
+    problem.heads_kv = (kv_heads != 0) ? (int)kv_heads : problem.heads_q;
+    problem.head_dim = (int)bsattn_options_int(options, BSATTN_OPTION_HEAD_DIM);
+    problem.block = (int)bsattn_options_int(options, BSATTN_OPTION_BLOCK);
+    problem.causal = bsattn_options_flag(options, BSATTN_OPTION_CAUSAL) ? 1 : 0;
+    problem.scale = bsattn_options_real(options, BSATTN_OPTION_SCALE);
+    problem.dtype = take_dtype(options, info);
+    if (info != NULL) {
+        BSATTN_TRY(take_shapes(options, info, &problem));
+    }
+    BSATTN_TRY(bsattn_problem_check(&problem));
+    *problem_p = problem;
+    return BSATTN_OK;
+}
+
+bsattn_plan_params_t bsattn_resolve_plan(const bsattn_options_t *options)
+{
+    return (bsattn_plan_params_t){
+        .layout = bsattn_options_text(options, BSATTN_OPTION_LAYOUT),
+        .exchange = bsattn_options_text(options, BSATTN_OPTION_EXCHANGE),
+    };
+}
+
+bsattn_context_params_t bsattn_resolve_context(const bsattn_options_t *options,
+                                               const bsattn_job_t *job)
+{
+    bsattn_context_params_t params;
+
+    bsattn_context_params_init(&params);
+    params.mpi_comm = job->comm;
+    params.transport = bsattn_options_text(options, BSATTN_OPTION_TRANSPORT);
+    params.backend = bsattn_options_text(options, BSATTN_OPTION_BACKEND);
+    params.virtual_ranks = (int)bsattn_options_int(options, BSATTN_OPTION_RANKS);
+    params.threads = (int)bsattn_options_int(options, BSATTN_OPTION_THREADS);
+    params.timeout_s = bsattn_options_real(options, BSATTN_OPTION_TIMEOUT);
+    return params;
+}

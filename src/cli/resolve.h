@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/** @file resolve.h  From options to what the library is asked. */
+#ifndef BSATTN_CLI_RESOLVE_H
+#define BSATTN_CLI_RESOLVE_H
+
+#include "bsattn.h"
+#include "cli/options.h"
+#include "io/source.h"
+#include "transport/mpi_job.h"
+
+/** Describe the problem.
+ *  @param info  shapes and type of input files, or NULL; an option given that contradicts them is
+ * an error
+ *  @return BSATTN_OK or BSATTN_ERR_INPUT */
+bsattn_status_t bsattn_resolve_problem(const bsattn_options_t *options,
+                                       const bsattn_source_info_t *info,
+                                       bsattn_problem_t *problem_p);
+
+/** Layout and exchange. */
+bsattn_plan_params_t bsattn_resolve_plan(const bsattn_options_t *options);
+
+/** Ranks, transport, backend. */
+bsattn_context_params_t bsattn_resolve_context(const bsattn_options_t *options,
+                                               const bsattn_job_t *job);
+
+#endif
