@@ -1,0 +1,126 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Ranks that disagree, stall or die, launches that went wrong, too little memory: a message, an exit code, no hang."""
+import os
+import pathlib
+import signal
+import subprocess
+import time
+import unittest
+
+from command import (COMMAND, ENVIRONMENT, INPUT, MEMORY, MPIEXEC, NUMPROC_FLAG, SMALL, TIMEOUT, CommandTest, environment,
+                     launcher)
+
+ENDLESS = ["run", "--seq", "4K", "--heads", "2", "-n", "100000000", "-w", "0"]
+
+
+def ranks_of(launcher_pid):
+    """rank -> process id of the command's processes below a launcher."""
+    found = {}
+    for folder in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            name = os.path.basename((folder / "cmdline").read_bytes().split(b"\0")[0].decode())
+            variables = dict(entry.partition("=")[::2] for entry in (folder / "environ").read_bytes().decode().split("\0"))
+        except (OSError, ValueError, IndexError):
+            continue
+        grandparent = pathlib.Path(f"/proc/{parent}/stat")
+        ancestors = {parent}
+        try:
+            ancestors.add(int(grandparent.read_text().rpartition(")")[2].split()[1]))
+        except (OSError, ValueError):
+            pass
+        rank = variables.get("PMIX_RANK", variables.get("OMPI_COMM_WORLD_RANK", variables.get("PMI_RANK")))
+        if launcher_pid in ancestors and name == os.path.basename(COMMAND) and rank is not None:
+            found[int(rank)] = int(folder.name)
+    return found
+
+
+class Disagreement(CommandTest):
+    def test_one_rank_with_another_configuration(self):
+        here = [MPIEXEC, NUMPROC_FLAG]
+        done = self.launch([*here, "2", COMMAND, "run", *SMALL[2:], ":", NUMPROC_FLAG, "1", "env", "BSATTN_SEQ=128", COMMAND, "run",
+                            *SMALL[2:]])
+        self.assertEqual(done.returncode, INPUT, done.told)
+        self.assertIn("rank 2", done.stderr, done.told)
+        self.assertIn("seq", done.stderr, done.told)
+
+    def test_one_rank_with_a_bad_value(self):
+        here = [MPIEXEC, NUMPROC_FLAG]
+        done = self.launch([*here, "2", COMMAND, "run", *SMALL, ":", NUMPROC_FLAG, "1", "env", "BSATTN_BLOCK=48", COMMAND, "run", *SMALL])
+        self.assertEqual(done.returncode, INPUT, done.told)
+        self.assertIn("48", done.stderr, done.told)
+
+    def test_singletons_by_mistake(self):
+        self.refuse(ENVIRONMENT, ["singleton", "--mpi=pmix"], "run", *SMALL, env={"SLURM_NTASKS": "4", "SLURM_PROCID": "0"})
+
+    def test_only_rank_0_complains_about_singletons(self):
+        done = self.ring("run", *SMALL, expect=ENVIRONMENT, env={"SLURM_NTASKS": "4", "SLURM_PROCID": "3"})
+        self.assertEqual(done.stderr.count("singleton"), 0, done.told)
+
+
+class Faults(CommandTest):
+    def start(self, *arguments, ranks=3):
+        """Start an endless run and wait until every rank is up."""
+        process = subprocess.Popen([str(word) for word in launcher(ranks) + list(arguments)], cwd=self.work, env=environment(),
+                                   stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        self.addCleanup(self.stop, process)
+        deadline = time.monotonic() + 30
+        while len(ranks_of(process.pid)) < ranks:
+            self.assertIsNone(process.poll(), "it ended by itself")
+            self.assertLess(time.monotonic(), deadline, "the ranks did not start")
+            time.sleep(0.1)
+        time.sleep(3)
+        return process, ranks_of(process.pid)
+
+    def stop(self, process):
+        for pid in [*ranks_of(process.pid).values(), process.pid]:
+            for number in (signal.SIGCONT, signal.SIGKILL):
+                try:
+                    os.kill(pid, number)
+                except ProcessLookupError:
+                    pass
+        process.wait()
+        process.stderr.close()
+
+    def end(self, process, seconds):
+        try:
+            _, stderr = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            self.fail(f"still there after {seconds} s")
+        return stderr
+
+    def test_stalled_rank(self):
+        process, pids = self.start(*ENDLESS, "--timeout", "3")
+        os.kill(pids[1], signal.SIGSTOP)
+        began = time.monotonic()
+        stderr = self.end(process, 60)
+        self.assertEqual(process.returncode, TIMEOUT, stderr)
+        self.assertIn("rank 1", stderr)
+        self.assertLess(time.monotonic() - began, 30)
+
+    def test_killed_rank(self):
+        process, pids = self.start(*ENDLESS, "--timeout", "5")
+        os.kill(pids[2], signal.SIGKILL)
+        stderr = self.end(process, 60)
+        self.assertNotEqual(process.returncode, 0, stderr)
+        self.assertEqual(ranks_of(process.pid), {})
+
+    def test_interrupted(self):
+        process, _ = self.start(*ENDLESS, "--json", "x.json", "-o", "out.npy")
+        process.send_signal(signal.SIGINT)
+        self.end(process, 60)
+        self.assertNotEqual(process.returncode, 0)
+        self.assertNotIn("out.npy", [path.name for path in self.work.iterdir()])
+
+
+class Memory(CommandTest):
+    def test_too_long(self):
+        for ranks in (0, 2):
+            done = self.ring("run", "--seq", "1G", "--heads", "64", "--preset", "local", ranks=ranks, expect=MEMORY, timeout=300)
+            self.assertRegex(done.stderr, r"\d")
+            self.assertEqual(len([line for line in done.stderr.splitlines() if "memory" in line.lower()]), 1, done.told)
+
+
+if __name__ == "__main__":
+    unittest.main()
