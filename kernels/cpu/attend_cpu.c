@@ -61,18 +61,20 @@ const bsattn_attend_variant_t *bsattn_attend_variant_find(const char *name)
     return NULL;
 }
 
+/* The last one runs anywhere. */
 static const bsattn_attend_variant_t *variant_choose(void)
 {
     const char *wanted = getenv("BSATTN_ISA");
     const bsattn_attend_variant_t *variant = NULL;
+    int best = 0;
 
     if (wanted != NULL) {
         variant = bsattn_attend_variant_find(wanted);
     }
-    for (int i = 0; i < VARIANT_COUNT && variant == NULL; i++) {
-        variant = cpu_has(variants[i]) ? variants[i] : NULL;
+    while (best + 1 < VARIANT_COUNT && !cpu_has(variants[best])) {
+        best++;
     }
-    return variant;
+    return variant != NULL ? variant : variants[best];
 }
 
 /* Two threads that come here first at the same time choose the same. */

@@ -49,6 +49,7 @@ typedef struct tile {
     int masked; /* then there is one segment and row r sees min(keys, r + limit_shift) keys */
     int keys;
     int limit_shift;
+    int finite; /* of a masked tile: whether 0 * V is 0 throughout */
 } tile_t;
 
 /* An item on its way through its list. */
@@ -190,6 +191,14 @@ ALWAYS_INLINE void out_tile(float *out, const tile_t *tile, const float *probabi
 
 /* -------------------------------------------------------------------------------------- softmax */
 
+/* The first of the strip's queries first_query .. that sees a key of a masked tile. */
+ALWAYS_INLINE int first_seen_by(const tile_t *tile, int key, int first_query)
+{
+    int lane = key + 1 - tile->limit_shift - first_query;
+
+    return lane > 0 ? lane : 0;
+}
+
 /* Hide what the queries first_query .. of the strip do not see. */
 ALWAYS_INLINE void mask_scores(float *scores, const tile_t *tile, int first_query, int key_count,
                                const int vecs)
@@ -197,7 +206,7 @@ ALWAYS_INLINE void mask_scores(float *scores, const tile_t *tile, int first_quer
     const int lanes = vecs * VEC_LANES;
 
     for (int key = 0; key < key_count; key++) {
-        int first_seen = key < tile->keys ? key + 1 - tile->limit_shift - first_query : lanes;
+        int first_seen = key < tile->keys ? first_seen_by(tile, key, first_query) : lanes;
 
         for (int lane = 0; lane < lanes && lane < first_seen; lane++) {
             scores[key * lanes + lane] = -INFINITY;
@@ -272,6 +281,38 @@ ALWAYS_INLINE void scores_to_probabilities(float *scores, float *state, int key_
 
 /* ---------------------------------------------------------------------------------- strip, tile */
 
+static int all_finite(const float *values, ptrdiff_t count)
+{
+    vec_t zeros = vec_splat(0.0f);
+
+    for (ptrdiff_t i = 0; i < count; i += VEC_LANES) {
+        zeros += vec_load(values + i) * 0.0f;
+    }
+    for (int lane = 0; lane < VEC_LANES; lane++) {
+        if (zeros[lane] != 0.0f) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
+/* out_tile() that leaves alone what a query does not see: 0 * V is not 0 if V is not finite. Slow, and rare. */
+static void out_tile_seen(float *out, const tile_t *tile, const float *probabilities,
+                          int first_query, int key_count, int head_dim, int lanes)
+{
+    int keys = key_count < tile->keys ? key_count : tile->keys;
+
+    for (int key = 0; key < keys; key++) {
+        const float *v = tile->segments[0].v + (ptrdiff_t)key * head_dim;
+
+        for (int d = 0; d < head_dim; d++) {
+            for (int lane = first_seen_by(tile, key, first_query); lane < lanes; lane++) {
+                out[d * lanes + lane] += v[d] * probabilities[key * lanes + lane];
+            }
+        }
+    }
+}
+
 ALWAYS_INLINE void strip_attend(const walk_t *walk, int strip, const int vecs)
 {
     const tile_t *tile = &walk->tile;
@@ -295,7 +336,11 @@ ALWAYS_INLINE void strip_attend(const walk_t *walk, int strip, const int vecs)
         mask_scores(walk->scores, tile, strip * lanes, key_count, vecs);
     }
     scores_to_probabilities(walk->scores, state, key_count, head_dim, vecs);
-    out_tile(state, tile, walk->scores, key_count, head_dim, vecs);
+    if (tile->masked && !tile->finite) {
+        out_tile_seen(state, tile, walk->scores, strip * lanes, key_count, head_dim, lanes);
+    } else {
+        out_tile(state, tile, walk->scores, key_count, head_dim, vecs);
+    }
 }
 
 static __attribute__((noinline)) void strip_attend_1(const walk_t *walk, int strip)
@@ -354,6 +399,17 @@ static void tile_flush(walk_t *walk)
     }
 }
 
+/* Row r of the tile, one segment, sees min(keys, r + limit_shift) keys. */
+static void tile_mask(walk_t *walk, int keys, int limit_shift)
+{
+    tile_t *tile = &walk->tile;
+
+    tile->masked = 1;
+    tile->keys = keys;
+    tile->limit_shift = limit_shift;
+    tile->finite = all_finite(tile->segments[0].v, (ptrdiff_t)tile->rows * walk->head_dim);
+}
+
 static int64_t min_int64(int64_t a, int64_t b)
 {
     return a < b ? a : b;
@@ -368,9 +424,7 @@ static void partial_attend(walk_t *walk, int slot)
         int keys = (int)min_int64(BSATTN_TILE_KEYS, count - begin);
 
         tile_append(walk, first + begin, keys);
-        walk->tile.masked = 1;
-        walk->tile.keys = keys;
-        walk->tile.limit_shift = 1 - begin;
+        tile_mask(walk, keys, 1 - begin);
         tile_attend(walk);
     }
 }
@@ -393,9 +447,7 @@ static void run_attend(walk_t *walk, bsattn_key_run_t run)
         } else if (rest > 0) {
             tile_flush(walk);
             tile_append(walk, row, rest);
-            walk->tile.masked = 1;
-            walk->tile.keys = rest;
-            walk->tile.limit_shift = BSATTN_TILE_KEYS;
+            tile_mask(walk, rest, BSATTN_TILE_KEYS);
             tile_attend(walk);
             row += rest;
         }

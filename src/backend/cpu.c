@@ -94,11 +94,26 @@ const bsattn_backend_ops_t bsattn_backend_cpu = {
     .attend = bsattn_attend_cpu,
 };
 
+/* The kernel takes the best set it can if the one asked for is not there; a user must be told. */
+static bsattn_status_t check_isa(void)
+{
+    const char *wanted = getenv("BSATTN_ISA");
+
+    if ((wanted != NULL) && (strcmp(wanted, bsattn_attend_cpu_isa()) != 0)) {
+        return bsattn_fail(BSATTN_ERR_INPUT,
+                           "BSATTN_ISA '%s': must be generic, avx2 or avx512 and be supported by "
+                           "this processor, which would take %s",
+                           wanted, bsattn_attend_cpu_isa());
+    }
+    return BSATTN_OK;
+}
+
 bsattn_status_t bsattn_backend_find(const char *name, const bsattn_backend_ops_t **ops_p)
 {
     if ((name != NULL) && (strcmp(name, "auto") != 0) && (strcmp(name, "cpu") != 0)) {
         return bsattn_fail(BSATTN_ERR_INPUT, "backend '%s': must be auto or cpu", name);
     }
+    BSATTN_TRY(check_isa());
     *ops_p = &bsattn_backend_cpu;
     return BSATTN_OK;
 }

@@ -90,13 +90,11 @@ int bsattn_demand_kv_heads(const bsattn_demand_t *demand, int kv_class)
 int64_t bsattn_demand_slot_tokens(const bsattn_demand_t *demand, int owner, int64_t slot,
                                   int64_t count)
 {
-    const bsattn_problem_t *problem = &demand->pattern->problem;
-    int64_t last_block = demand->layout.blocks - 1;
-    int64_t tokens = count * problem->block;
+    int64_t tokens = count * demand->pattern->problem.block;
+    int64_t slots = demand->owner_first[owner + 1] - demand->owner_first[owner];
 
-    if ((count > 0) && (slot + count == bsattn_layout_count(&demand->layout, owner)) &&
-        (bsattn_layout_owner(&demand->layout, last_block) == owner)) {
-        tokens -= problem->block - bsattn_problem_span_tokens(problem, last_block, last_block + 1);
+    if ((owner == demand->last_owner) && (count > 0) && (slot + count == slots)) {
+        tokens -= demand->last_missing;
     }
     return tokens;
 }
@@ -389,6 +387,9 @@ static bsattn_status_t demand_alloc(bsattn_demand_t *demand)
             demand->owner_first[rank] + bsattn_layout_count(&demand->layout, (int)rank);
     }
     BSATTN_ASSERT(demand->owner_first[ranks] == demand->layout.blocks);
+    demand->last_owner = bsattn_layout_owner(&demand->layout, demand->layout.blocks - 1);
+    demand->last_missing = demand->layout.blocks * demand->pattern->problem.block -
+                           demand->pattern->problem.seq_len;
     demand->far = malloc((size_t)demand->kv_class_count * (size_t)demand->layout.blocks *
                          sizeof(*demand->far));
     return (demand->far == NULL) ? fail_memory() : BSATTN_OK;

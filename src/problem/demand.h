@@ -29,6 +29,8 @@ typedef struct bsattn_demand {
     int *list_class_of_head;           /**< [Hq] */
     int64_t *owner_first;              /**< [P + 1]: where an owner's slots begin in far */
     int32_t *far;                      /**< [kv_class_count, nb], blocks in owner order; -1: nobody needs it */
+    int last_owner;                    /**< rank that owns the last block of the sequence, in its last slot */
+    int64_t last_missing;              /**< tokens that the last block is short of B */
     int64_t *bytes_needed;             /**< [P]: distinct remote K/V bytes that a rank's rows touch */
     int steps;                         /**< 1 + the largest far: ring steps until nobody needs anything */
 } bsattn_demand_t;

@@ -72,6 +72,7 @@ static void join_masks(bsattn_pattern_t *pattern)
         int mask = 0;
         while (!masks_alike(&pattern->masks[mask], &pattern->masks[pattern->mask_of_head[head]])) {
             ++mask;
+            BSATTN_ASSERT(mask < pattern->mask_count);
         }
         pattern->mask_of_head[head] = mask;
     }

@@ -67,7 +67,8 @@ typedef struct bsattn_head_mask {
 typedef struct bsattn_row_work {
     bsattn_spans_t term;
     bsattn_spans_t branch;
-    bsattn_spans_t merged;
+    bsattn_spans_t level;
+    bsattn_spans_t buffer;
 } bsattn_row_work_t;
 
 struct bsattn_pattern {

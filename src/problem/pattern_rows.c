@@ -20,7 +20,8 @@ void bsattn_row_work_free(bsattn_row_work_t *work)
 {
     bsattn_spans_free(&work->term);
     bsattn_spans_free(&work->branch);
-    bsattn_spans_free(&work->merged);
+    bsattn_spans_free(&work->level);
+    bsattn_spans_free(&work->buffer);
 }
 
 static int64_t min64(int64_t a, int64_t b)
@@ -44,10 +45,7 @@ static bsattn_status_t add_progression(const row_args_t *args, int64_t low, int6
         return bsattn_spans_add(out, first, high);
     }
     first += (phase + stride - first % stride) % stride;
-    for (int64_t j = first; j < high; j += stride) {
-        BSATTN_TRY(bsattn_spans_add(out, j, j + 1));
-    }
-    return BSATTN_OK;
+    return bsattn_spans_add_strided(out, first, high, stride);
 }
 
 static bsattn_status_t row_dilated(const row_args_t *args, bsattn_spans_t *out)
@@ -74,30 +72,20 @@ static bsattn_status_t row_hierarchical(const row_args_t *args, bsattn_row_work_
                                         bsattn_spans_t *out)
 {
     const bsattn_term_t *term = args->term;
-    bsattn_spans_t *level = &work->merged;
-    bsattn_spans_t sum = {0};
-    bsattn_status_t status = BSATTN_OK;
 
-    for (int l = 0; (l < term->level_count) && (status == BSATTN_OK); ++l) {
+    for (int l = 0; l < term->level_count; ++l) {
         int64_t stride = term->levels[l].stride;
         int64_t half = term->levels[l].half;
-        bsattn_spans_t swap;
 
         if (term->rows && (args->i % stride != 0)) {
             continue;
         }
-        bsattn_spans_clear(level);
-        status = add_progression(args, args->i - half, args->i + half + 1, term->rows ? 1 : stride,
-                                 0, level);
-        if (status == BSATTN_OK) {
-            status = bsattn_spans_union(out, level, &sum);
-        }
-        swap = *out;
-        *out = sum;
-        sum = swap;
+        bsattn_spans_clear(&work->level);
+        BSATTN_TRY(add_progression(args, args->i - half, args->i + half + 1,
+                                   term->rows ? 1 : stride, 0, &work->level));
+        BSATTN_TRY(bsattn_spans_unite(out, &work->level, &work->buffer));
     }
-    bsattn_spans_free(&sum);
-    return status;
+    return BSATTN_OK;
 }
 
 /* Uniform over 0 .. bound - 1: the draw-th number of (seed, head, row). */
@@ -243,14 +231,9 @@ static bsattn_status_t row_branch(const bsattn_branch_t *branch, row_args_t *arg
 {
     bsattn_spans_clear(&work->branch);
     for (int t = 0; t < branch->term_count; ++t) {
-        bsattn_spans_t swap;
-
         args->term = &branch->terms[t];
         BSATTN_TRY(row_term(args, work, &work->term));
-        BSATTN_TRY(bsattn_spans_union(&work->branch, &work->term, &work->merged));
-        swap = work->branch;
-        work->branch = work->merged;
-        work->merged = swap;
+        BSATTN_TRY(bsattn_spans_unite(&work->branch, &work->term, &work->buffer));
     }
     return BSATTN_OK;
 }

@@ -143,11 +143,9 @@ static int heads_in_list(const bsattn_demand_t *demand, int list_class)
     return heads;
 }
 
-static double run_pairs(const bsattn_demand_t *demand, int rank, const raw_run_t *run)
+/* @param queries  tokens of the query block */
+static double run_pairs(const bsattn_demand_t *demand, double queries, const raw_run_t *run)
 {
-    int64_t i = bsattn_layout_block(&demand->layout, rank, run->row);
-    double queries = (double)bsattn_problem_span_tokens(&demand->pattern->problem, i, i + 1);
-
     if (run->partial) {
         return queries * (queries + 1.0) / 2.0;
     }
@@ -168,13 +166,14 @@ bsattn_status_t bsattn_schedule_count(const bsattn_demand_t *demand, int rank, d
     for (int c = 0; (c < demand->list_class_count) && (status == BSATTN_OK); ++c) {
         int heads = heads_in_list(demand, c);
         for (int64_t r = 0; (r < rows) && (status == BSATTN_OK); ++r) {
+            double queries = (double)bsattn_demand_slot_tokens(demand, rank, r, 1);
             int64_t items = 0;
             build.raw.count = 0;
             status = collect_row(demand, rank, c, r, &build.row_work, &build.row, &build.raw);
             ++mark;
             for (size_t k = 0; k < build.raw.count; ++k) {
                 const raw_run_t *run = &build.raw.items[k];
-                double pairs = heads * run_pairs(demand, rank, run);
+                double pairs = heads * run_pairs(demand, queries, run);
                 items += (stamp[run->step] != mark) ? 1 : 0;
                 stamp[run->step] = mark;
                 counts.pairs_token += pairs;

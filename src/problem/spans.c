@@ -2,6 +2,7 @@
 #include "problem/spans.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 void bsattn_spans_free(bsattn_spans_t *spans)
 {
@@ -14,19 +15,24 @@ void bsattn_spans_clear(bsattn_spans_t *spans)
     spans->count = 0;
 }
 
-static bsattn_status_t spans_push(bsattn_spans_t *spans, bsattn_span_t span)
+/* Make room for more spans. */
+static bsattn_status_t spans_reserve(bsattn_spans_t *spans, size_t more)
 {
-    if (spans->count == spans->capacity) {
-        size_t capacity = (spans->capacity == 0) ? 16 : 2 * spans->capacity;
-        bsattn_span_t *items = realloc(spans->items, capacity * sizeof(*items));
-        if (items == NULL) {
-            return bsattn_fail(BSATTN_ERR_MEMORY, "no memory for a list of %zu block spans",
-                               capacity);
-        }
-        spans->items = items;
-        spans->capacity = capacity;
+    size_t capacity = (spans->capacity < 16) ? 16 : spans->capacity;
+    bsattn_span_t *items;
+
+    if (spans->count + more <= spans->capacity) {
+        return BSATTN_OK;
     }
-    spans->items[spans->count++] = span;
+    while (capacity < spans->count + more) {
+        capacity *= 2;
+    }
+    items = realloc(spans->items, capacity * sizeof(*items));
+    if (items == NULL) {
+        return bsattn_fail(BSATTN_ERR_MEMORY, "no memory for a list of %zu block spans", capacity);
+    }
+    spans->items = items;
+    spans->capacity = capacity;
     return BSATTN_OK;
 }
 
@@ -42,30 +48,74 @@ bsattn_status_t bsattn_spans_add(bsattn_spans_t *spans, int64_t first, int64_t l
         tail->last = (last > tail->last) ? (int32_t)last : tail->last;
         return BSATTN_OK;
     }
-    return spans_push(spans, (bsattn_span_t){.first = (int32_t)first, .last = (int32_t)last});
+    BSATTN_TRY(spans_reserve(spans, 1));
+    spans->items[spans->count++] = (bsattn_span_t){(int32_t)first, (int32_t)last};
+    return BSATTN_OK;
 }
 
-bsattn_status_t bsattn_spans_append(bsattn_spans_t *spans, const bsattn_spans_t *other)
+bsattn_status_t bsattn_spans_add_strided(bsattn_spans_t *spans, int64_t first, int64_t last,
+                                         int64_t stride)
 {
-    for (size_t i = 0; i < other->count; ++i) {
-        BSATTN_TRY(spans_push(spans, other->items[i]));
+    if (first >= last) {
+        return BSATTN_OK;
+    }
+    BSATTN_ASSERT((first >= 0) && (last <= INT32_MAX) && (stride >= 2));
+    BSATTN_TRY(spans_reserve(spans, (size_t)((last - first - 1) / stride + 1)));
+    for (int64_t x = first; x < last; x += stride) {
+        spans->items[spans->count++] = (bsattn_span_t){(int32_t)x, (int32_t)(x + 1)};
     }
     return BSATTN_OK;
 }
 
-bsattn_status_t bsattn_spans_union(const bsattn_spans_t *a, const bsattn_spans_t *b,
-                                   bsattn_spans_t *out)
+bsattn_status_t bsattn_spans_append(bsattn_spans_t *spans, const bsattn_spans_t *other)
+{
+    if (other->count > 0) {
+        BSATTN_TRY(spans_reserve(spans, other->count));
+        memcpy(spans->items + spans->count, other->items, other->count * sizeof(*spans->items));
+        spans->count += other->count;
+    }
+    return BSATTN_OK;
+}
+
+static void spans_swap(bsattn_spans_t *a, bsattn_spans_t *b)
+{
+    bsattn_spans_t swap = *a;
+
+    *a = *b;
+    *b = swap;
+}
+
+/* Merge two sets into an empty list that has room. */
+static void spans_merge(const bsattn_spans_t *a, const bsattn_spans_t *b, bsattn_spans_t *out)
 {
     size_t i = 0;
     size_t j = 0;
 
-    bsattn_spans_clear(out);
     while ((i < a->count) || (j < b->count)) {
         bool from_a = (j == b->count) ||
                       ((i < a->count) && (a->items[i].first <= b->items[j].first));
-        const bsattn_span_t *next = from_a ? &a->items[i++] : &b->items[j++];
-        BSATTN_TRY(bsattn_spans_add(out, next->first, next->last));
+        bsattn_span_t next = from_a ? a->items[i++] : b->items[j++];
+        bsattn_span_t *tail = out->items + out->count - 1;
+
+        if ((out->count > 0) && (next.first <= tail->last)) {
+            tail->last = (next.last > tail->last) ? next.last : tail->last;
+        } else {
+            out->items[out->count++] = next;
+        }
     }
+}
+
+bsattn_status_t bsattn_spans_unite(bsattn_spans_t *set, bsattn_spans_t *other,
+                                   bsattn_spans_t *buffer)
+{
+    if (set->count == 0) {
+        spans_swap(set, other);
+        return BSATTN_OK;
+    }
+    bsattn_spans_clear(buffer);
+    BSATTN_TRY(spans_reserve(buffer, set->count + other->count));
+    spans_merge(set, other, buffer);
+    spans_swap(set, buffer);
     return BSATTN_OK;
 }
 

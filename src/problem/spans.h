@@ -24,12 +24,17 @@ void bsattn_spans_clear(bsattn_spans_t *spans);
  *  @return BSATTN_OK or BSATTN_ERR_MEMORY */
 bsattn_status_t bsattn_spans_add(bsattn_spans_t *spans, int64_t first, int64_t last);
 
+/** Append the single blocks first, first + stride, .. below last; stride >= 2, and first beyond the last span.
+ *  @return BSATTN_OK or BSATTN_ERR_MEMORY */
+bsattn_status_t bsattn_spans_add_strided(bsattn_spans_t *spans, int64_t first, int64_t last,
+                                         int64_t stride);
+
 /** Append all spans of other as they are. */
 bsattn_status_t bsattn_spans_append(bsattn_spans_t *spans, const bsattn_spans_t *other);
 
-/** Union of two sets. @param out overwritten; neither a nor b */
-bsattn_status_t bsattn_spans_union(const bsattn_spans_t *a, const bsattn_spans_t *b,
-                                   bsattn_spans_t *out);
+/** Unite a set with another, which is used up. @param buffer  overwritten; neither of them */
+bsattn_status_t bsattn_spans_unite(bsattn_spans_t *set, bsattn_spans_t *other,
+                                   bsattn_spans_t *buffer);
 
 /** Make a list a set: sort and join. */
 void bsattn_spans_normalize(bsattn_spans_t *spans);

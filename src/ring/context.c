@@ -111,6 +111,7 @@ static int auto_threads(const bsattn_context_t *context, const seat_t *seats)
     if (context->transport->local_count > 1) {
         sharers = 1;
     }
+    BSATTN_ASSERT(sharers > 0);
     threads = bsattn_host_cores() / sharers;
     return (threads < 1) ? 1 : threads;
 }

@@ -47,6 +47,7 @@ typedef struct input {
     const bsattn_problem_t *problem;
     bool ones;            /* V = 1 */
     int64_t changed_from; /* K and V of tokens from here on are other numbers; -1: none */
+    bool poisoned;        /* these are NaN */
 } input_t;
 
 static bsattn_status_t read_rows(void *arg, bsattn_tensor_t tensor, int64_t batch, int head,
@@ -63,9 +64,9 @@ static bsattn_status_t read_rows(void *arg, bsattn_tensor_t tensor, int64_t batc
                          (t >= input->changed_from))
                             ? 2
                             : 1;
-        if (input->ones && (tensor == BSATTN_V)) {
+        if ((input->ones && (tensor == BSATTN_V)) || (input->poisoned && (seed == 2))) {
             for (int64_t d = 0; d < dim; ++d) {
-                out[d] = 1.0f;
+                out[d] = input->ones ? 1.0f : NAN;
             }
         } else {
             bsattn_philox_normal(seed, (uint32_t)tensor, (uint64_t)(row * dim), dim, out);
@@ -209,8 +210,8 @@ static bsattn_tensors_t *outputs_of(bsattn_context_t *context, bsattn_plan_t *pl
     return tensors;
 }
 
-/* Softmax weights sum to 1, and a change of later keys leaves earlier queries alone to the last bit. */
-static void check_properties(bsattn_context_t *context)
+/* Softmax weights sum to 1, and a change of later keys, be it to NaN, leaves earlier queries alone to the last bit. */
+static void check_properties(bsattn_context_t *context, bool poisoned)
 {
     test_case_t test = {"local(window=64)+strided(stride=4)", 1,  640, 2, 1, 64, 16, 1,
                         BSATTN_F32, "cyclic"};
@@ -218,7 +219,7 @@ static void check_properties(bsattn_context_t *context)
     bsattn_plan_params_t params = {.layout = test.layout};
     input_t plain = {.problem = &problem, .changed_from = -1};
     input_t ones = {.problem = &problem, .ones = true, .changed_from = -1};
-    input_t changed = {.problem = &problem, .changed_from = 333};
+    input_t changed = {.problem = &problem, .changed_from = 333, .poisoned = poisoned};
     bsattn_pattern_t *pattern = NULL;
     bsattn_plan_t *plan = NULL;
     bsattn_context_info_t info;
@@ -283,7 +284,8 @@ static void check_context(const bsattn_context_params_t *params)
     for (size_t c = 0; c < sizeof(cases) / sizeof(cases[0]); ++c) {
         check_case(context, &cases[c]);
     }
-    check_properties(context);
+    check_properties(context, false);
+    check_properties(context, true);
     check_agreement(context);
     bsattn_context_destroy(context);
 }
