@@ -26,6 +26,5 @@ say "mpirun -np $ranks build/bsattn_ring --json build/quickstart.json${*:+ $*}"
 mpirun -np "$ranks" build/bsattn_ring --json build/quickstart.json "$@"
 
 say "the mask, drawn for 4096 tokens"
-build/bsattn_ring mask --seq 4K
-build/bsattn_ring mask --seq 4K --svg build/quickstart.svg --quiet
+build/bsattn_ring mask --seq 4K --svg build/quickstart.svg
 say "record: build/quickstart.json; the mask as a picture: build/quickstart.svg"

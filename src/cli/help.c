@@ -3,6 +3,7 @@
 
 #include "base/text.h"
 #include "cli/presets.h"
+#include "report/columns.h"
 
 #include <ctype.h>
 #include <string.h>
@@ -320,6 +321,30 @@ void bsattn_help_print_man(FILE *file)
 #undef EXIT_ENTRY
 }
 
+static void print_column(const bsattn_column_t *column, FILE *file)
+{
+    (void)fprintf(file, "| `%s%s%s` | %s | ", column->section, (column->section[0] != 0) ? "." : "",
+                  column->key, column->unit);
+    for (const char *c = column->description; *c != 0; ++c) {
+        (void)fprintf(file, (*c == '|') ? "\\|" : "%c", *c);
+    }
+    (void)fprintf(file, " |\n");
+}
+
+static void print_columns(FILE *file)
+{
+    (void)fprintf(file, "| number | unit | |\n|---|---|---|\n");
+    for (size_t i = 0; i < bsattn_column_count(); ++i) {
+        print_column(bsattn_column(i), file);
+    }
+    for (size_t i = 0; i < bsattn_placement_column_count(); ++i) {
+        print_column(bsattn_placement_column(i), file);
+    }
+    for (size_t i = 0; i < bsattn_rank_column_count(); ++i) {
+        print_column(bsattn_rank_column(i), file);
+    }
+}
+
 bsattn_status_t bsattn_help_print_topic(const char *topic, FILE *file)
 {
     bsattn_verb_t verb;
@@ -328,6 +353,8 @@ bsattn_status_t bsattn_help_print_topic(const char *topic, FILE *file)
         bsattn_help_print(file);
     } else if (strcmp(topic, "markdown") == 0) {
         bsattn_help_print_markdown(file);
+    } else if (strcmp(topic, "columns") == 0) {
+        print_columns(file);
     } else if (strcmp(topic, "man") == 0) {
         bsattn_help_print_man(file);
     } else {

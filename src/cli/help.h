@@ -19,7 +19,7 @@ void bsattn_help_print_markdown(FILE *file);
 /** Print the man page bsattn_ring(1). */
 void bsattn_help_print_man(FILE *file);
 
-/** Print what a topic asks for: a verb's name, "markdown" or "man"; NULL: everything.
+/** Print what a topic asks for: a verb's name, "markdown", "columns" (of a record, as Markdown) or "man"; NULL: everything.
  *  @return BSATTN_OK or BSATTN_ERR_INPUT */
 bsattn_status_t bsattn_help_print_topic(const char *topic, FILE *file);
 

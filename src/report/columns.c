@@ -12,17 +12,22 @@ static const bsattn_column_t columns[] = {
 #include "report/columns.def"
 };
 
-enum { COLUMN_COUNT = sizeof(columns) / sizeof(columns[0]) };
+static const bsattn_column_t placement_columns[] = {
+#define PLACEMENT_COLUMN(_key, _kind, _expression, _unit, _description)                            \
+    {"placement", _key, _unit, _description},
+#include "report/columns.def"
+};
 
-/* Columns of the arrays over ranks, counted by adding up ones. */
+static const bsattn_column_t rank_columns[] = {
+#define RANK_COLUMN(_key, _kind, _expression, _unit, _description)                                 \
+    {"ranks", _key, _unit, _description},
+#include "report/columns.def"
+};
+
 enum {
-    PLACEMENT_COUNT = 0
-#define PLACEMENT_COLUMN(_key, _kind, _expression, _unit, _description) +1
-#include "report/columns.def"
-    ,
-    RANK_COUNT = 0
-#define RANK_COLUMN(_key, _kind, _expression, _unit, _description) +1
-#include "report/columns.def"
+    COLUMN_COUNT = sizeof(columns) / sizeof(columns[0]),
+    PLACEMENT_COUNT = sizeof(placement_columns) / sizeof(placement_columns[0]),
+    RANK_COUNT = sizeof(rank_columns) / sizeof(rank_columns[0]),
 };
 
 size_t bsattn_column_count(void)
@@ -87,6 +92,12 @@ size_t bsattn_placement_column_count(void)
     return PLACEMENT_COUNT;
 }
 
+const bsattn_column_t *bsattn_placement_column(size_t index)
+{
+    BSATTN_ASSERT(index < PLACEMENT_COUNT);
+    return &placement_columns[index];
+}
+
 bsattn_cell_t bsattn_placement_cell(const bsattn_placement_t *placement, int rank, size_t column)
 {
     const bsattn_placement_t *r = placement;
@@ -103,6 +114,12 @@ bsattn_cell_t bsattn_placement_cell(const bsattn_placement_t *placement, int ran
 size_t bsattn_rank_column_count(void)
 {
     return RANK_COUNT;
+}
+
+const bsattn_column_t *bsattn_rank_column(size_t index)
+{
+    BSATTN_ASSERT(index < RANK_COUNT);
+    return &rank_columns[index];
 }
 
 bsattn_cell_t bsattn_rank_cell(const bsattn_rank_record_t *record, int rank, size_t column)

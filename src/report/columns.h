@@ -46,8 +46,10 @@ size_t bsattn_column_find(const char *name);
 
 /** The same for one rank's placement and measurements. */
 size_t bsattn_placement_column_count(void);
+const bsattn_column_t *bsattn_placement_column(size_t index);
 bsattn_cell_t bsattn_placement_cell(const bsattn_placement_t *placement, int rank, size_t column);
 size_t bsattn_rank_column_count(void);
+const bsattn_column_t *bsattn_rank_column(size_t index);
 bsattn_cell_t bsattn_rank_cell(const bsattn_rank_record_t *record, int rank, size_t column);
 
 /** How the program was built, from the build's build_info.h: compiler and version, build type and
