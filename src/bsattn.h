@@ -98,10 +98,10 @@ BSATTN_API void bsattn_problem_init(bsattn_problem_t *problem);
  *  @return BSATTN_OK; BSATTN_ERR_INPUT naming the first field that does not fit and what is accepted. */
 BSATTN_API bsattn_status_t bsattn_problem_check(const bsattn_problem_t *problem);
 
-/** @return nb = ceil(N/B). */
+/** @return nb = ceil(N/B) of a checked problem. */
 BSATTN_API int64_t bsattn_problem_blocks(const bsattn_problem_t *problem);
 
-/** @return the scale of the scores, the default resolved. */
+/** @return the scale of the scores of a checked problem, the default resolved. */
 BSATTN_API double bsattn_problem_scale(const bsattn_problem_t *problem);
 
 /* ------------------------------------------------------------------------------------------------------------ pattern */
@@ -166,7 +166,8 @@ typedef struct bsattn_memory {
     int64_t outputs; /**< O shard of the problem's type and LSE shard, fp32 */
     int64_t chunks;  /**< the two K/V chunks: the one computed on and the one arriving */
     int64_t state;   /**< (O, m, l) in fp32 of query rows that see keys in more than one step */
-    int64_t lists;   /**< schedule: work items and key lists */
+    int64_t lists;   /**< schedule: work items and key lists; not the planning tables that the ranks of a process share, 8
+                          bytes for each block and different key head mask */
     int64_t scratch; /**< per thread */
     int64_t total;
 } bsattn_memory_t;
@@ -196,9 +197,11 @@ typedef struct bsattn_estimate_totals {
     double time_ms;         /**< modelled: the slowest rank */
 } bsattn_estimate_totals_t;
 
+/** A prediction: totals of the job and an entry for each rank. */
 typedef struct bsattn_estimate bsattn_estimate_t;
 
 /** Predict memory, bytes, balance and time of a problem on any number of ranks. Needs no peers and no GPU.
+ *  @param problem    the pattern's, but for dtype and scale
  *  @param ranks      P >= 1
  *  @param threads    threads of each rank, for scratch and time; >= 1
  *  @return BSATTN_OK, BSATTN_ERR_INPUT or BSATTN_ERR_MEMORY. */
@@ -206,6 +209,7 @@ BSATTN_API bsattn_status_t bsattn_estimate_create(const bsattn_problem_t *proble
                                                   bsattn_pattern_t *pattern, int ranks, int threads,
                                                   const bsattn_plan_params_t *params,
                                                   bsattn_estimate_t **estimate_p);
+/** @return the totals of the job, owned by the estimate. */
 BSATTN_API const bsattn_estimate_totals_t *bsattn_estimate_totals(const bsattn_estimate_t *estimate);
 /** @param rank 0 <= rank < P
  *  @return the estimate of one rank, owned by the estimate; NULL for a rank out of range. */
@@ -224,8 +228,10 @@ typedef struct bsattn_context_params {
     const char *transport; /**< "auto", "mpi" or "loop"; NULL is auto */
     const char *backend;   /**< "auto" or "cpu"; NULL is auto */
     int virtual_ranks;     /**< ranks of the loop transport, all in this process; 0: 1 */
-    int threads;           /**< per rank; 0: the cores this rank may use */
-    double timeout_s;      /**< longest wait for a peer without progress; 0: for ever */
+    int threads;           /**< per rank; 0: OMP_NUM_THREADS if set, else this rank's share of the cores it may use */
+    double timeout_s;      /**< longest wait for a peer without progress, or four times what this rank itself was last away
+                                if that is longer; then the job is ended (MPI_Abort) with exit code 124 and a message on
+                                standard error that says who waits for whom. 0: wait for ever */
 } bsattn_context_params_t;
 
 /** Fill with zeros and NULLs: MPI absent, everything automatic, no timeout. */
@@ -251,6 +257,7 @@ typedef struct bsattn_context_info {
     const char *backend_variant;  /**< instruction set chosen: "generic", "avx2", "avx512" */
 } bsattn_context_info_t;
 
+/** What was decided. The strings live as long as the context. */
 BSATTN_API void bsattn_context_info(const bsattn_context_t *context, bsattn_context_info_t *info_p);
 
 /* --------------------------------------------------------------------------------------------------------------- plan */
@@ -284,10 +291,10 @@ typedef struct bsattn_timings {
 
 /** Plan an execution. Collective. Predicts the memory first and refuses before allocating.
  *  @param context  outlives the plan
- *  @param problem  copied
- *  @param pattern  bound to the same problem; outlives the plan
+ *  @param problem  the pattern's, but for dtype and scale; copied
+ *  @param pattern  outlives the plan
  *  @param params   NULL: everything automatic
- *  @return BSATTN_OK, BSATTN_ERR_INPUT, BSATTN_ERR_MEMORY, BSATTN_ERR_ENVIRONMENT or BSATTN_ERR_TIMEOUT. */
+ *  @return BSATTN_OK, BSATTN_ERR_INPUT, BSATTN_ERR_MEMORY or BSATTN_ERR_ENVIRONMENT. */
 BSATTN_API bsattn_status_t bsattn_plan_create(bsattn_context_t *context,
                                               const bsattn_problem_t *problem,
                                               bsattn_pattern_t *pattern,
@@ -312,7 +319,8 @@ BSATTN_API int64_t bsattn_plan_allocated(const bsattn_plan_t *plan, int local);
 
 /** Compute O and LSE. Collective; returns when this process's results are written.
  *  @param tensors  one entry per rank of this process
- *  @return BSATTN_OK or BSATTN_ERR_TIMEOUT. */
+ *  @return BSATTN_OK, or BSATTN_ERR_ENVIRONMENT if the transport fails: other ranks may then see success, and plan and
+ *          context can only be destroyed. */
 BSATTN_API bsattn_status_t bsattn_execute(bsattn_plan_t *plan, const bsattn_tensors_t *tensors);
 
 /** @return the times of the last execute of a rank of this process. */
@@ -338,8 +346,8 @@ typedef struct bsattn_check_result {
  *  @param tensors  as given to the last bsattn_execute(); lse must not be NULL
  *  @param rows     query rows to sample over all ranks (each is one token of one head); 0: all of them
  *  @param seed     of the sample
- *  @return BSATTN_OK with result_p->passed telling the outcome; BSATTN_ERR_MEMORY, BSATTN_ERR_TIMEOUT or what read_rows
- *          returned. */
+ *  @return BSATTN_OK with result_p->passed telling the outcome; BSATTN_ERR_INPUT for lse NULL or negative rows,
+ *          BSATTN_ERR_MEMORY, BSATTN_ERR_ENVIRONMENT or what read_rows returned. */
 BSATTN_API bsattn_status_t bsattn_plan_check(bsattn_plan_t *plan, const bsattn_tensors_t *tensors,
                                              int64_t rows, uint64_t seed,
                                              bsattn_rows_func_t read_rows, void *arg,

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "problem/demand.h"
 
+#include "base/array.h"
 #include "problem/problem.h"
 
 #include <stdlib.h>
@@ -51,15 +52,8 @@ static void build_free(build_t *build)
 
 static bsattn_status_t need_add(need_list_t *list, need_t need)
 {
-    if (list->count == list->capacity) {
-        size_t capacity = (list->capacity == 0) ? 64 : 2 * list->capacity;
-        need_t *items = realloc(list->items, capacity * sizeof(*items));
-        if (items == NULL) {
-            return fail_memory();
-        }
-        list->items = items;
-        list->capacity = capacity;
-    }
+    BSATTN_TRY(bsattn_array_reserve(&list->items, &list->capacity, list->count + 1,
+                                    sizeof(*list->items)));
     list->items[list->count++] = need;
     return BSATTN_OK;
 }

@@ -240,22 +240,6 @@ bsattn_status_t bsattn_estimate_compute(const bsattn_demand_t *demand,
 
 /* ---------------------------------------------------------------------------------------------------------------- choice */
 
-static bsattn_status_t try_layout(const bsattn_pattern_t *pattern, int ranks, const char *name,
-                                  const bsattn_machine_t *machine, bsattn_demand_t *demand_p,
-                                  bsattn_estimate_t **estimate_p)
-{
-    bsattn_layout_t layout;
-    bsattn_status_t status;
-
-    BSATTN_TRY(bsattn_layout_parse(name, pattern->blocks, ranks, &layout));
-    BSATTN_TRY(bsattn_demand_init(demand_p, pattern, &layout));
-    status = bsattn_estimate_compute(demand_p, machine, estimate_p);
-    if (status != BSATTN_OK) {
-        bsattn_demand_free(demand_p);
-    }
-    return status;
-}
-
 /* The model's times are good to a few percent at best. */
 static const double clearly_faster = 0.97;
 
@@ -273,14 +257,60 @@ static bool is_auto(const char *value)
     return (value == NULL) || (strcmp(value, "auto") == 0);
 }
 
+/* A layout tried. */
+typedef struct trial {
+    bsattn_demand_t demand;
+    bsattn_estimate_t *estimate;
+} trial_t;
+
+static void trial_free(trial_t *trial)
+{
+    bsattn_demand_free(&trial->demand);
+    bsattn_estimate_destroy(trial->estimate);
+    trial->estimate = NULL;
+}
+
+static bsattn_status_t trial_init(trial_t *trial, const bsattn_pattern_t *pattern, int ranks,
+                                  const char *name, const bsattn_machine_t *machine)
+{
+    bsattn_layout_t layout;
+    bsattn_status_t status;
+
+    *trial = (trial_t){0};
+    BSATTN_TRY(bsattn_layout_parse(name, pattern->blocks, ranks, &layout));
+    BSATTN_TRY(bsattn_demand_init(&trial->demand, pattern, &layout));
+    status = bsattn_estimate_compute(&trial->demand, machine, &trial->estimate);
+    if (status != BSATTN_OK) {
+        trial_free(trial);
+    }
+    return status;
+}
+
+/* Replace the best trial by another layout's if that is better. */
+static bsattn_status_t try_layout(trial_t *best, const bsattn_pattern_t *pattern, int ranks,
+                                  const char *name, const bsattn_machine_t *machine)
+{
+    trial_t other;
+
+    BSATTN_TRY(trial_init(&other, pattern, ranks, name, machine));
+    if (clearly_better(&other.estimate->totals, &best->estimate->totals)) {
+        trial_t worse = *best;
+        *best = other;
+        other = worse;
+    }
+    trial_free(&other);
+    return BSATTN_OK;
+}
+
 bsattn_status_t bsattn_estimate_choose(const bsattn_pattern_t *pattern, int ranks,
                                        const bsattn_plan_params_t *params,
                                        const bsattn_machine_t *machine, bsattn_demand_t *demand_p,
                                        bsattn_estimate_t **estimate_p)
 {
-    static const char *const others[] = {"zigzag", "cyclic"};
     const char *exchange = (params == NULL) ? NULL : params->exchange;
     const char *layout = (params == NULL) ? NULL : params->layout;
+    trial_t best;
+    bsattn_status_t status = BSATTN_OK;
 
     if (ranks < 1) {
         return bsattn_fail(BSATTN_ERR_INPUT, "ranks %d: must be 1 or more", ranks);
@@ -288,30 +318,18 @@ bsattn_status_t bsattn_estimate_choose(const bsattn_pattern_t *pattern, int rank
     if (!is_auto(exchange) && (strcmp(exchange, "ring") != 0)) {
         return bsattn_fail(BSATTN_ERR_INPUT, "exchange '%s': must be auto or ring", exchange);
     }
-    if (!is_auto(layout)) {
-        return try_layout(pattern, ranks, layout, machine, demand_p, estimate_p);
-    }
-    BSATTN_TRY(try_layout(pattern, ranks, "contiguous", machine, demand_p, estimate_p));
-    for (size_t i = 0; (ranks > 1) && (i < sizeof(others) / sizeof(others[0])); ++i) {
-        bsattn_demand_t demand;
-        bsattn_estimate_t *estimate;
-        bsattn_status_t status = try_layout(pattern, ranks, others[i], machine, &demand, &estimate);
-
-        if (status != BSATTN_OK) {
-            bsattn_demand_free(demand_p);
-            bsattn_estimate_destroy(*estimate_p);
-            return status;
+    BSATTN_TRY(trial_init(&best, pattern, ranks, is_auto(layout) ? "contiguous" : layout, machine));
+    if (is_auto(layout) && (ranks > 1)) {
+        status = try_layout(&best, pattern, ranks, "zigzag", machine);
+        if (status == BSATTN_OK) {
+            status = try_layout(&best, pattern, ranks, "cyclic", machine);
         }
-        if (clearly_better(&estimate->totals, &(*estimate_p)->totals)) {
-            bsattn_demand_t worse = *demand_p;
-            bsattn_estimate_t *worse_estimate = *estimate_p;
-            *demand_p = demand;
-            *estimate_p = estimate;
-            demand = worse;
-            estimate = worse_estimate;
-        }
-        bsattn_demand_free(&demand);
-        bsattn_estimate_destroy(estimate);
     }
+    if (status != BSATTN_OK) {
+        trial_free(&best);
+        return status;
+    }
+    *demand_p = best.demand;
+    *estimate_p = best.estimate;
     return BSATTN_OK;
 }

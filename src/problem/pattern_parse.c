@@ -10,7 +10,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { WORD_SIZE = 512, KEYS_MAX = 4, HEAD_UNSET = -1 };
+enum {
+    WORD_SIZE = 512,
+    QUOTE_SIZE = 160,
+    KEYS_MAX = 4,
+    BRANCHES_MAX = 64,
+    TERMS_MAX = 64,
+    HEAD_UNSET = -1,
+};
 
 /* A cursor over the text; every error names the place where it stands. */
 typedef struct parser {
@@ -34,17 +41,36 @@ typedef struct term_text {
     int key_count;
 } term_text_t;
 
+/* The text of a pattern around a position: all of it unless it is long. */
+typedef struct quote {
+    char text[QUOTE_SIZE + 8];
+} quote_t;
+
+static quote_t quote_at(const parser_t *parser, size_t at)
+{
+    size_t length = strlen(parser->text);
+    size_t first = (at > QUOTE_SIZE / 2) ? at - QUOTE_SIZE / 2 : 0;
+    quote_t quote;
+    bsattn_strbuf_t buf;
+
+    first = (length < QUOTE_SIZE) ? 0 : first;
+    bsattn_strbuf_init(&buf, quote.text, sizeof(quote.text));
+    bsattn_strbuf_add(&buf, "%s%.*s%s", (first > 0) ? ".." : "", QUOTE_SIZE - 1,
+                      parser->text + first, (length - first >= QUOTE_SIZE) ? ".." : "");
+    return quote;
+}
+
 static bsattn_status_t fail_at(const parser_t *parser, size_t at, const char *what)
 {
-    return bsattn_fail(BSATTN_ERR_INPUT, "pattern '%s', position %zu: %s", parser->text, at + 1,
-                       what);
+    return bsattn_fail(BSATTN_ERR_INPUT, "pattern '%s', position %zu: %s",
+                       quote_at(parser, at).text, at + 1, what);
 }
 
 static bsattn_status_t fail_value(const parser_t *parser, const key_value_t *kv,
                                   const char *accepted)
 {
-    return bsattn_fail(BSATTN_ERR_INPUT, "pattern '%s', position %zu: %s=%s: must be %s",
-                       parser->text, kv->at + 1, kv->key, kv->value, accepted);
+    return bsattn_fail(BSATTN_ERR_INPUT, "pattern '%s', position %zu: %s=%.80s: must be %s",
+                       quote_at(parser, kv->at).text, kv->at + 1, kv->key, kv->value, accepted);
 }
 
 static void skip_space(parser_t *parser)
@@ -183,7 +209,8 @@ static bsattn_status_t value_window(const parser_t *parser, const key_value_t *k
     return BSATTN_OK;
 }
 
-static bsattn_status_t value_stride(const parser_t *parser, const key_value_t *kv,
+/* A stride or a number of draws, in blocks. */
+static bsattn_status_t value_count(const parser_t *parser, const key_value_t *kv,
                                     bsattn_term_t *term)
 {
     BSATTN_TRY(value_size(parser, kv, 1, &term->count));
@@ -198,14 +225,6 @@ static bsattn_status_t value_tokens(const parser_t *parser, const key_value_t *k
 
     BSATTN_TRY(value_size(parser, kv, 0, &tokens));
     term->count = min64(ceil_div(tokens, parser->pattern->problem.block), parser->pattern->blocks);
-    return BSATTN_OK;
-}
-
-static bsattn_status_t value_draws(const parser_t *parser, const key_value_t *kv,
-                                   bsattn_term_t *term)
-{
-    BSATTN_TRY(value_size(parser, kv, 1, &term->count));
-    term->count = min64(term->count, parser->pattern->blocks);
     return BSATTN_OK;
 }
 
@@ -250,7 +269,7 @@ static bsattn_status_t value_rates(const parser_t *parser, const key_value_t *kv
                               "at most 64 block offsets of 1 or more separated by ':', "
                               "e.g. 1:2:4");
         }
-        insert_rate(term, rate);
+        insert_rate(term, min64(rate, parser->pattern->blocks)); /* beyond all: no matter how far */
     }
     return BSATTN_OK;
 }
@@ -325,7 +344,7 @@ static bsattn_status_t value_file(const parser_t *parser, const key_value_t *kv,
         return bsattn_fail(BSATTN_ERR_INPUT,
                            "pattern '%s': mask %s has shape %s: must be (%" PRId64 ", %" PRId64
                            ") or (%" PRId64 ", %" PRId64 ", %" PRId64 ")",
-                           parser->text, kv->value,
+                           quote_at(parser, kv->at).text, kv->value,
                            bsattn_npy_shape_text(npy.dims, npy.shape, shape, sizeof(shape)), nb, nb,
                            heads, nb, nb);
     }
@@ -354,7 +373,7 @@ static const term_rule_t term_rules[] = {
     {"dense", BSATTN_TERM_DENSE, {{0}}},
     {"local", BSATTN_TERM_LOCAL, {{"window", value_window, 1}, {"density", value_density, 1}}},
     {"dilated", BSATTN_TERM_DILATED, {{"rates", value_rates, 1}}},
-    {"strided", BSATTN_TERM_STRIDED, {{"stride", value_stride, 1}, {"density", value_density, 1}}},
+    {"strided", BSATTN_TERM_STRIDED, {{"stride", value_count, 1}, {"density", value_density, 1}}},
     {"global", BSATTN_TERM_GLOBAL, {{"tokens", value_tokens, 1}}},
     {"sink", BSATTN_TERM_SINK, {{"tokens", value_tokens, 1}}},
     {"hierarchical",
@@ -362,7 +381,7 @@ static const term_rule_t term_rules[] = {
      {{"levels", value_levels, 1}, {"orient", value_orient, 0}}},
     {"random",
      BSATTN_TERM_RANDOM,
-     {{"blocks", value_draws, 1}, {"density", value_density, 1}, {"seed", value_seed, 0}}},
+     {{"blocks", value_count, 1}, {"density", value_density, 1}, {"seed", value_seed, 0}}},
     {"blocks", BSATTN_TERM_BLOCKS, {{"file", value_file, 1}}},
 };
 
@@ -487,7 +506,11 @@ static void *grow(void *items_p, int *count, size_t size)
 static bsattn_status_t parse_branch(parser_t *parser, bsattn_branch_t *branch)
 {
     do {
-        bsattn_term_t *term = grow(&branch->terms, &branch->term_count, sizeof(*term));
+        bsattn_term_t *term;
+        if (branch->term_count == TERMS_MAX) {
+            return fail_at(parser, parser->at, "more than 64 terms in a branch");
+        }
+        term = grow(&branch->terms, &branch->term_count, sizeof(*term));
         if (term == NULL) {
             return BSATTN_ERR_MEMORY;
         }
@@ -505,7 +528,11 @@ static bsattn_status_t parse_mask(parser_t *parser)
         return BSATTN_ERR_MEMORY;
     }
     do {
-        bsattn_branch_t *branch = grow(&mask->branches, &mask->branch_count, sizeof(*branch));
+        bsattn_branch_t *branch;
+        if (mask->branch_count == BRANCHES_MAX) {
+            return fail_at(parser, parser->at, "more than 64 branches");
+        }
+        branch = grow(&mask->branches, &mask->branch_count, sizeof(*branch));
         if (branch == NULL) {
             return BSATTN_ERR_MEMORY;
         }
@@ -578,7 +605,8 @@ static bsattn_status_t parse_per_head(parser_t *parser)
         if (pattern->mask_of_head[head] == HEAD_UNSET) {
             return bsattn_fail(BSATTN_ERR_INPUT,
                                "pattern '%s': head %d has no pattern; heads 0 to %d must have one",
-                               parser->text, head, pattern->problem.heads_q - 1);
+                               quote_at(parser, parser->at).text, head,
+                               pattern->problem.heads_q - 1);
         }
     }
     return BSATTN_OK;

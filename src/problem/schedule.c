@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "problem/schedule.h"
 
+#include "base/array.h"
 #include "problem/problem.h"
 
 #include <stdlib.h>
@@ -50,15 +51,8 @@ static bsattn_status_t fail_memory(void)
 
 static bsattn_status_t raw_add(raw_list_t *list, raw_run_t run)
 {
-    if (list->count == list->capacity) {
-        size_t capacity = (list->capacity == 0) ? 256 : 2 * list->capacity;
-        raw_run_t *items = realloc(list->items, capacity * sizeof(*items));
-        if (items == NULL) {
-            return fail_memory();
-        }
-        list->items = items;
-        list->capacity = capacity;
-    }
+    BSATTN_TRY(bsattn_array_reserve(&list->items, &list->capacity, list->count + 1,
+                                    sizeof(*list->items)));
     list->items[list->count++] = run;
     return BSATTN_OK;
 }
@@ -71,15 +65,8 @@ static bsattn_status_t run_add(run_list_t *list, size_t joinable, int64_t first,
         list->items[list->count - 1].count += count;
         return BSATTN_OK;
     }
-    if (list->count == list->capacity) {
-        size_t capacity = (list->capacity == 0) ? 64 : 2 * list->capacity;
-        bsattn_token_run_t *items = realloc(list->items, capacity * sizeof(*items));
-        if (items == NULL) {
-            return fail_memory();
-        }
-        list->items = items;
-        list->capacity = capacity;
-    }
+    BSATTN_TRY(bsattn_array_reserve(&list->items, &list->capacity, list->count + 1,
+                                    sizeof(*list->items)));
     list->items[list->count++] = (bsattn_token_run_t){.first = first, .count = count};
     return BSATTN_OK;
 }

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "problem/spans.h"
 
+#include "base/array.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,22 +20,8 @@ void bsattn_spans_clear(bsattn_spans_t *spans)
 /* Make room for more spans. */
 static bsattn_status_t spans_reserve(bsattn_spans_t *spans, size_t more)
 {
-    size_t capacity = (spans->capacity < 16) ? 16 : spans->capacity;
-    bsattn_span_t *items;
-
-    if (spans->count + more <= spans->capacity) {
-        return BSATTN_OK;
-    }
-    while (capacity < spans->count + more) {
-        capacity *= 2;
-    }
-    items = realloc(spans->items, capacity * sizeof(*items));
-    if (items == NULL) {
-        return bsattn_fail(BSATTN_ERR_MEMORY, "no memory for a list of %zu block spans", capacity);
-    }
-    spans->items = items;
-    spans->capacity = capacity;
-    return BSATTN_OK;
+    return bsattn_array_reserve(&spans->items, &spans->capacity, spans->count + more,
+                                sizeof(*spans->items));
 }
 
 bsattn_status_t bsattn_spans_add(bsattn_spans_t *spans, int64_t first, int64_t last)
@@ -145,14 +133,4 @@ void bsattn_spans_normalize(bsattn_spans_t *spans)
         }
     }
     spans->count = kept + 1;
-}
-
-int64_t bsattn_spans_total(const bsattn_spans_t *spans)
-{
-    int64_t total = 0;
-
-    for (size_t i = 0; i < spans->count; ++i) {
-        total += spans->items[i].last - spans->items[i].first;
-    }
-    return total;
 }

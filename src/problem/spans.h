@@ -39,7 +39,4 @@ bsattn_status_t bsattn_spans_unite(bsattn_spans_t *set, bsattn_spans_t *other,
 /** Make a list a set: sort and join. */
 void bsattn_spans_normalize(bsattn_spans_t *spans);
 
-/** @return the number of blocks, counted with multiplicity */
-int64_t bsattn_spans_total(const bsattn_spans_t *spans);
-
 #endif

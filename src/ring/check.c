@@ -294,6 +294,16 @@ static bsattn_status_t check_local(const check_t *check, int64_t rows, uint64_t 
     return (outcome == BSATTN_OK) ? BSATTN_OK : bsattn_fail(outcome, "%s", message);
 }
 
+static bool arguments_fit(const bsattn_plan_t *plan, const bsattn_tensors_t *tensors, int64_t rows)
+{
+    bool fit = (rows >= 0);
+
+    for (int i = 0; i < plan->context->transport->local_count; ++i) {
+        fit = fit && (tensors[i].lse != NULL);
+    }
+    return fit;
+}
+
 bsattn_status_t bsattn_plan_check(bsattn_plan_t *plan, const bsattn_tensors_t *tensors,
                                   int64_t rows, uint64_t seed, bsattn_rows_func_t read_rows,
                                   void *arg, bsattn_check_result_t *result_p)
@@ -306,14 +316,21 @@ bsattn_status_t bsattn_plan_check(bsattn_plan_t *plan, const bsattn_tensors_t *t
     bsattn_status_t status;
     tally_t sum = {0};
 
-    BSATTN_ASSERT(tallies != NULL);
-    /* One tally holds what all ranks of this process found; the others stay empty. */
-    status = check_local(&check, rows, seed, &tallies[ranks]);
+    if (!arguments_fit(plan, tensors, rows)) {
+        status = bsattn_fail(BSATTN_ERR_INPUT,
+                             "a check needs the LSE of every rank, and %lld rows: 0 or more",
+                             (long long)rows);
+    } else if (tallies == NULL) {
+        status = bsattn_fail(BSATTN_ERR_MEMORY, "no memory to check %zu ranks", ranks);
+    } else {
+        /* One tally holds what all ranks of this process found; the others stay empty. */
+        status = check_local(&check, rows, seed, &tallies[ranks]);
+    }
     status = bsattn_context_agree(plan->context, status);
     if (status == BSATTN_OK) {
         status = bsattn_context_gather(plan->context, tallies + ranks, sizeof(*tallies), tallies);
     }
-    for (size_t rank = 0; rank < ranks; ++rank) {
+    for (size_t rank = 0; (status == BSATTN_OK) && (rank < ranks); ++rank) {
         add_tally(&sum, &tallies[rank]);
     }
     free(tallies);

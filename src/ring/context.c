@@ -19,18 +19,26 @@ void bsattn_context_params_init(bsattn_context_params_t *params)
     *params = (bsattn_context_params_t){0};
 }
 
+static bool is_auto(const char *value)
+{
+    return (value == NULL) || (strcmp(value, "auto") == 0);
+}
+
+static bool is_loop(const char *value)
+{
+    return (value != NULL) && (strcmp(value, "loop") == 0);
+}
+
 static bsattn_status_t check_params(const bsattn_context_params_t *params)
 {
-    const char *transport = params->transport;
-
-    if ((transport != NULL) && (strcmp(transport, "auto") != 0) &&
-        (strcmp(transport, "mpi") != 0) && (strcmp(transport, "loop") != 0)) {
+    if (!is_auto(params->transport) && !is_loop(params->transport) &&
+        (strcmp(params->transport, "mpi") != 0)) {
         return bsattn_fail(BSATTN_ERR_INPUT, "transport '%s': must be auto, mpi or loop",
-                           transport);
+                           params->transport);
     }
     if ((params->virtual_ranks < 0) || (params->threads < 0) || !(params->timeout_s >= 0.0)) {
         return bsattn_fail(BSATTN_ERR_INPUT,
-                           "ranks %d, threads %d, timeout %g: none can be negative",
+                           "virtual ranks %d, threads %d, timeout %g s: none can be negative",
                            params->virtual_ranks, params->threads, params->timeout_s);
     }
     return BSATTN_OK;
@@ -39,44 +47,45 @@ static bsattn_status_t check_params(const bsattn_context_params_t *params)
 static bsattn_status_t open_loop(bsattn_context_t *context, const bsattn_context_params_t *params,
                                  const char *reason)
 {
-    int ranks = (params->virtual_ranks == 0) ? 1 : params->virtual_ranks;
+    int ranks = (params->virtual_ranks < 1) ? 1 : params->virtual_ranks;
 
     context->transport_reason = reason;
     return bsattn_transport_loop_create(ranks, &context->transport);
 }
 
-static bsattn_status_t open_mpi(bsattn_context_t *context, const bsattn_context_params_t *params,
-                                const char *reason)
+static void close_transport(bsattn_context_t *context)
 {
-    context->transport_reason = reason;
-    return bsattn_transport_mpi_create(params->mpi_comm, params->timeout_s, &context->transport);
+    context->transport->ops->destroy(context->transport);
+    context->transport = NULL;
 }
 
+/* Where there are other processes the transport to them comes first, whatever is wrong here: only over it can they be told.
+ * status: what was found wrong so far. @return the agreed status; without success there is no transport */
 static bsattn_status_t open_transport(bsattn_context_t *context,
-                                      const bsattn_context_params_t *params)
+                                      const bsattn_context_params_t *params, bsattn_status_t status)
 {
-    const char *name = (params->transport == NULL) ? "auto" : params->transport;
+    bool alone;
 
-    if (strcmp(name, "loop") == 0) {
-        return open_loop(context, params, "asked for");
-    }
-    if (strcmp(name, "mpi") == 0) {
-        if (params->mpi_comm == NULL) {
+    if ((params->mpi_comm == NULL) || is_loop(params->transport)) {
+        BSATTN_TRY(status);
+        if (!is_auto(params->transport) && !is_loop(params->transport)) {
             return bsattn_fail(BSATTN_ERR_ENVIRONMENT,
                                "transport mpi: this process was started without MPI");
         }
-        return open_mpi(context, params, "asked for");
+        return open_loop(context, params,
+                         is_auto(params->transport) ? "one process without MPI" : "asked for");
     }
-    if (params->mpi_comm == NULL) {
-        return open_loop(context, params, "one process without MPI");
+    BSATTN_TRY(bsattn_transport_mpi_create(params->mpi_comm, params->timeout_s,
+                                           &context->transport));
+    context->transport_reason =
+        is_auto(params->transport) ? "ranks in several processes, on CPUs" : "asked for";
+    alone = is_auto(params->transport) && (context->transport->ranks == 1);
+    status = bsattn_transport_agree(context->transport, status);
+    if ((status != BSATTN_OK) || alone) {
+        close_transport(context);
     }
-    BSATTN_TRY(open_mpi(context, params, "ranks in several processes, on CPUs"));
-    if (context->transport->ranks > 1) {
-        return BSATTN_OK;
-    }
-    context->transport->ops->destroy(context->transport);
-    context->transport = NULL;
-    return open_loop(context, params, "one process");
+    BSATTN_TRY(status);
+    return alone ? open_loop(context, params, "one process") : BSATTN_OK;
 }
 
 /* Number the hosts by first appearance. */
@@ -121,12 +130,16 @@ static bsattn_status_t take_seats(bsattn_context_t *context, int threads)
     size_t ranks = (size_t)context->transport->ranks;
     size_t local_count = (size_t)context->transport->local_count;
     seat_t *seats = calloc(ranks + local_count, sizeof(*seats));
-    bsattn_status_t status;
+    bsattn_status_t status = BSATTN_OK;
 
     context->host_of_rank = calloc(ranks, sizeof(*context->host_of_rank));
     if ((seats == NULL) || (context->host_of_rank == NULL)) {
+        status = bsattn_fail(BSATTN_ERR_MEMORY, "no memory for %zu ranks", ranks);
+    }
+    status = bsattn_context_agree(context, status);
+    if (status != BSATTN_OK) {
         free(seats);
-        return bsattn_fail(BSATTN_ERR_MEMORY, "no memory for %zu ranks", ranks);
+        return status;
     }
     for (size_t i = 0; i < local_count; ++i) {
         bsattn_host_name(seats[ranks + i].host, sizeof(seats->host));
@@ -141,31 +154,36 @@ static bsattn_status_t take_seats(bsattn_context_t *context, int threads)
     return status;
 }
 
+/* A number of ranks asked for must be the one that there is. */
+static bsattn_status_t check_ranks(const bsattn_context_t *context, int asked)
+{
+    if ((asked > 0) && (asked != context->transport->ranks)) {
+        return bsattn_fail(BSATTN_ERR_INPUT,
+                           "%d virtual ranks asked for, but this job has %d ranks of its own; ask "
+                           "for none, for the loop transport, or start another number of processes",
+                           asked, context->transport->ranks);
+    }
+    return BSATTN_OK;
+}
+
 bsattn_status_t bsattn_context_create(const bsattn_context_params_t *params,
                                       bsattn_context_t **context_p)
 {
-    bsattn_context_t *context;
+    bsattn_context_t *context = calloc(1, sizeof(*context));
     bsattn_status_t status;
 
-    BSATTN_TRY(check_params(params));
-    context = calloc(1, sizeof(*context));
     if (context == NULL) {
         return bsattn_fail(BSATTN_ERR_MEMORY, "no memory for a context");
     }
-    status = bsattn_backend_find(params->backend, &context->backend);
+    status = check_params(params);
     if (status == BSATTN_OK) {
-        status = open_transport(context, params);
+        status = bsattn_backend_find(params->backend, &context->backend);
     }
-    if (status != BSATTN_OK) {
-        free(context);
-        return status;
+    status = open_transport(context, params, status);
+    if (status == BSATTN_OK) {
+        status = bsattn_context_agree(context, check_ranks(context, params->virtual_ranks));
     }
-    if ((params->virtual_ranks > 0) && (params->virtual_ranks != context->transport->ranks)) {
-        status = bsattn_fail(BSATTN_ERR_INPUT,
-                             "ranks %d: this job has %d; leave --ranks out, or start another "
-                             "number of processes",
-                             params->virtual_ranks, context->transport->ranks);
-    } else {
+    if (status == BSATTN_OK) {
         status = take_seats(context, params->threads);
     }
     if (status != BSATTN_OK) {
@@ -181,7 +199,9 @@ void bsattn_context_destroy(bsattn_context_t *context)
     if (context == NULL) {
         return;
     }
-    context->transport->ops->destroy(context->transport);
+    if (context->transport != NULL) {
+        close_transport(context);
+    }
     free(context->host_of_rank);
     free(context);
 }
@@ -209,14 +229,7 @@ bsattn_status_t bsattn_context_gather(bsattn_context_t *context, const void *loc
 
 bsattn_status_t bsattn_context_barrier(bsattn_context_t *context)
 {
-    size_t ranks = (size_t)context->transport->ranks;
-    char *all = calloc(2, ranks);
-    bsattn_status_t status;
-
-    BSATTN_ASSERT(all != NULL);
-    status = bsattn_context_gather(context, all + ranks, 1, all);
-    free(all);
-    return status;
+    return bsattn_transport_barrier(context->transport);
 }
 
 bsattn_status_t bsattn_context_agree(bsattn_context_t *context, bsattn_status_t status)

@@ -15,7 +15,7 @@ struct bsattn_context {
     int hosts;
 };
 
-/** Collective: wait for all ranks. @return BSATTN_OK or BSATTN_ERR_TIMEOUT */
+/** Collective: wait for all ranks. @return BSATTN_OK or BSATTN_ERR_ENVIRONMENT */
 bsattn_status_t bsattn_context_barrier(bsattn_context_t *context);
 
 /** Collective: bring one item of every rank to every process.

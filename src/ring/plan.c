@@ -1,12 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "ring/plan.h"
 
+#include "base/array.h"
 #include "base/host.h"
 #include "base/text.h"
 #include "problem/problem.h"
 
 #include <stdlib.h>
 #include <string.h>
+
+/* Masks depend on shapes and causality, not on type and scale. */
+static bsattn_status_t check_same_problem(const bsattn_problem_t *a, const bsattn_problem_t *b)
+{
+    if ((a->batch != b->batch) || (a->seq_len != b->seq_len) || (a->heads_q != b->heads_q) ||
+        (a->heads_kv != b->heads_kv) || (a->head_dim != b->head_dim) || (a->block != b->block) ||
+        (!a->causal != !b->causal)) {
+        return bsattn_fail(BSATTN_ERR_INPUT, "the pattern was made for another problem");
+    }
+    return BSATTN_OK;
+}
 
 /* -------------------------------------------------------------------------------------------------------------- estimate */
 
@@ -19,6 +31,7 @@ bsattn_status_t bsattn_estimate_create(const bsattn_problem_t *problem, bsattn_p
     bsattn_demand_t demand;
 
     BSATTN_TRY(bsattn_problem_check(problem));
+    BSATTN_TRY(check_same_problem(problem, &pattern->problem));
     if (threads < 1) {
         return bsattn_fail(BSATTN_ERR_INPUT, "threads %d: must be 1 or more", threads);
     }
@@ -59,15 +72,8 @@ static bsattn_status_t local_runs(const bsattn_plan_t *plan, int rank, bsattn_lo
         int64_t block = bsattn_layout_block(layout, rank, s);
         int64_t end = bsattn_layout_run_end(layout, block);
 
-        if (local->run_count == capacity) {
-            bsattn_token_run_t *runs;
-            capacity = (capacity == 0) ? 2 : 2 * capacity;
-            runs = realloc(local->runs, capacity * sizeof(*runs));
-            if (runs == NULL) {
-                return bsattn_fail(BSATTN_ERR_MEMORY, "no memory for the runs of a shard");
-            }
-            local->runs = runs;
-        }
+        BSATTN_TRY(bsattn_array_reserve(&local->runs, &capacity, local->run_count + 1,
+                                        sizeof(*local->runs)));
         local->runs[local->run_count++] = (bsattn_token_run_t){
             .first = block * plan->problem.block,
             .count = bsattn_problem_span_tokens(&plan->problem, block, end),
@@ -232,16 +238,6 @@ static bsattn_status_t check_memory(const bsattn_plan_t *plan)
         }
     }
     return check_host_memory(ranks_on_this_host(context), needed, "");
-}
-
-static bsattn_status_t check_same_problem(const bsattn_problem_t *a, const bsattn_problem_t *b)
-{
-    if ((a->batch != b->batch) || (a->seq_len != b->seq_len) || (a->heads_q != b->heads_q) ||
-        (a->heads_kv != b->heads_kv) || (a->head_dim != b->head_dim) || (a->block != b->block) ||
-        (!a->causal != !b->causal)) {
-        return bsattn_fail(BSATTN_ERR_INPUT, "the pattern was made for another problem");
-    }
-    return BSATTN_OK;
 }
 
 static bsattn_status_t plan_predict(bsattn_plan_t *plan, const bsattn_plan_params_t *params)

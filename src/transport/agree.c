@@ -4,31 +4,49 @@
 #include "base/text.h"
 #include "transport/transport.h"
 
-#include <stdlib.h>
+/* FNV-1a */
+static uint32_t hash_text(const char *text)
+{
+    uint32_t hash = 2166136261u;
+
+    for (; *text != '\0'; ++text) {
+        hash = (hash ^ (unsigned char)*text) * 16777619u;
+    }
+    return hash;
+}
+
+bsattn_outcome_t bsattn_outcome_of(bsattn_status_t status)
+{
+    return (bsattn_outcome_t){
+        .status = (int32_t)status,
+        .text_hash = (status == BSATTN_OK) ? 0 : hash_text(bsattn_last_error()),
+    };
+}
+
+int bsattn_outcome_first(const bsattn_outcome_t *outcomes, int ranks, bool *alike_p)
+{
+    int first = -1;
+
+    *alike_p = true;
+    for (int rank = ranks - 1; rank >= 0; --rank) {
+        first = (outcomes[rank].status != BSATTN_OK) ? rank : first;
+        *alike_p = *alike_p && (outcomes[rank].status == outcomes[0].status) &&
+                   (outcomes[rank].text_hash == outcomes[0].text_hash);
+    }
+    return first;
+}
 
 void bsattn_verdict_init(bsattn_verdict_t *verdict, bsattn_status_t status)
 {
     *verdict = (bsattn_verdict_t){.status = (int32_t)status};
-    if (status != BSATTN_OK) {
-        (void)bsattn_text_copy(verdict->text, sizeof(verdict->text), bsattn_last_error());
-    }
+    (void)bsattn_text_copy(verdict->text, sizeof(verdict->text), bsattn_last_error());
 }
 
-int bsattn_verdict_first(const int32_t *statuses, int ranks)
-{
-    for (int rank = 0; rank < ranks; ++rank) {
-        if (statuses[rank] != BSATTN_OK) {
-            return rank;
-        }
-    }
-    return -1;
-}
-
-bsattn_status_t bsattn_verdict_adopt(const bsattn_verdict_t *verdict, int rank, bool all_alike)
+bsattn_status_t bsattn_verdict_adopt(const bsattn_verdict_t *verdict, int rank, bool alike)
 {
     bsattn_status_t status = (bsattn_status_t)verdict->status;
 
-    if ((rank == 0) || all_alike) {
+    if ((rank == 0) || alike) {
         return bsattn_fail(status, "%s", verdict->text);
     }
     return bsattn_fail(status, "rank %d: %s", rank, verdict->text);
@@ -36,31 +54,28 @@ bsattn_status_t bsattn_verdict_adopt(const bsattn_verdict_t *verdict, int rank, 
 
 bsattn_status_t bsattn_transport_agree(bsattn_transport_t *transport, bsattn_status_t status)
 {
-    size_t local_count = (size_t)transport->local_count;
-    size_t ranks = (size_t)transport->ranks;
-    int32_t *statuses = malloc((local_count + ranks) * sizeof(*statuses));
-    bsattn_verdict_t *verdicts = malloc((local_count + ranks) * sizeof(*verdicts));
-    bsattn_status_t outcome = BSATTN_OK;
-    bool alike = true;
+    bsattn_outcome_t *all = transport->outcomes;
+    bsattn_outcome_t *mine = all + transport->ranks;
+    bsattn_verdict_t verdict;
+    bool alike;
     int first;
 
-    BSATTN_ASSERT((statuses != NULL) && (verdicts != NULL));
-    for (size_t i = 0; i < local_count; ++i) {
-        statuses[ranks + i] = (int32_t)status;
-        bsattn_verdict_init(&verdicts[ranks + i], status);
+    for (int i = 0; i < transport->local_count; ++i) {
+        mine[i] = bsattn_outcome_of(status);
     }
-    outcome = transport->ops->gather(transport, statuses + ranks, sizeof(*statuses), statuses);
-    first = (outcome == BSATTN_OK) ? bsattn_verdict_first(statuses, transport->ranks) : -1;
-    if (first >= 0) {
-        outcome = transport->ops->gather(transport, verdicts + ranks, sizeof(*verdicts), verdicts);
+    BSATTN_TRY(transport->ops->gather(transport, mine, sizeof(*mine), all));
+    first = bsattn_outcome_first(all, transport->ranks, &alike);
+    if (first < 0) {
+        return BSATTN_OK;
     }
-    if ((first >= 0) && (outcome == BSATTN_OK)) {
-        for (size_t rank = 0; rank < ranks; ++rank) {
-            alike = alike && (statuses[rank] == statuses[first]);
-        }
-        outcome = bsattn_verdict_adopt(&verdicts[first], first, alike);
-    }
-    free(statuses);
-    free(verdicts);
-    return outcome;
+    bsattn_verdict_init(&verdict, status);
+    BSATTN_TRY(transport->ops->broadcast(transport, &verdict, sizeof(verdict), first));
+    return bsattn_verdict_adopt(&verdict, first, alike);
+}
+
+bsattn_status_t bsattn_transport_barrier(bsattn_transport_t *transport)
+{
+    bsattn_outcome_t *all = transport->outcomes;
+
+    return transport->ops->gather(transport, all + transport->ranks, sizeof(*all), all);
 }

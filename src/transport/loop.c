@@ -15,6 +15,7 @@ static void loop_destroy(bsattn_transport_t *transport)
 {
     loop_transport_t *loop = (loop_transport_t *)transport;
 
+    free(loop->super.outcomes);
     free(loop->started);
     free(loop);
 }
@@ -90,6 +91,13 @@ static bsattn_status_t loop_gather(bsattn_transport_t *transport, const void *lo
     return BSATTN_OK;
 }
 
+static bsattn_status_t loop_broadcast(bsattn_transport_t *transport, void *data, size_t bytes,
+                                      int root)
+{
+    (void)transport, (void)data, (void)bytes, (void)root;
+    return BSATTN_OK;
+}
+
 static const bsattn_transport_ops_t loop_ops = {
     .name = "loop",
     .destroy = loop_destroy,
@@ -99,20 +107,23 @@ static const bsattn_transport_ops_t loop_ops = {
     .test = loop_test,
     .wait = loop_wait,
     .gather = loop_gather,
+    .broadcast = loop_broadcast,
 };
 
 bsattn_status_t bsattn_transport_loop_create(int ranks, bsattn_transport_t **transport_p)
 {
     loop_transport_t *loop = calloc(1, sizeof(*loop));
 
-    if (loop != NULL) {
-        loop->started = calloc((size_t)ranks, sizeof(*loop->started));
-    }
-    if ((loop == NULL) || (loop->started == NULL)) {
-        free(loop);
+    if (loop == NULL) {
         return bsattn_fail(BSATTN_ERR_MEMORY, "no memory for %d virtual ranks", ranks);
     }
     loop->super = (bsattn_transport_t){.ops = &loop_ops, .ranks = ranks, .local_count = ranks};
+    loop->super.outcomes = calloc(2 * (size_t)ranks, sizeof(*loop->super.outcomes));
+    loop->started = calloc((size_t)ranks, sizeof(*loop->started));
+    if ((loop->super.outcomes == NULL) || (loop->started == NULL)) {
+        loop_destroy(&loop->super);
+        return bsattn_fail(BSATTN_ERR_MEMORY, "no memory for %d virtual ranks", ranks);
+    }
     *transport_p = &loop->super;
     return BSATTN_OK;
 }

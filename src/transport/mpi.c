@@ -30,91 +30,78 @@ static void mpi_destroy(bsattn_transport_t *transport)
 
     bsattn_mpi_watch_free(&mpi->watch);
     (void)MPI_Comm_free(&mpi->comm);
+    free(mpi->super.outcomes);
     free(mpi);
 }
 
-/* A type of `rows` consecutive rows, however many. */
-static bsattn_status_t rows_type(size_t row_bytes, int64_t rows, MPI_Datatype *type_p)
+/* How many blocks of at most INT_MAX rows the runs make. */
+static size_t count_blocks(const bsattn_token_run_t *runs, size_t run_count)
 {
-    const int64_t chunk = INT64_C(1) << 20;
-    int64_t chunks = rows / chunk;
-    int rest = (int)(rows % chunk);
-    MPI_Datatype row;
-    MPI_Datatype parts[2];
-    int lengths[2] = {1, 1};
-    MPI_Aint places[2] = {0, (MPI_Aint)(chunks * chunk) * (MPI_Aint)row_bytes};
-    int code;
+    size_t blocks = 0;
 
-    BSATTN_ASSERT((row_bytes <= INT_MAX) && (chunks <= INT_MAX));
-    code = MPI_Type_contiguous((int)row_bytes, MPI_BYTE, &row);
-    if ((code == MPI_SUCCESS) && (chunks == 0)) {
-        code = MPI_Type_contiguous(rest, row, type_p);
-        (void)MPI_Type_free(&row);
-        return bsattn_mpi_check(code, "MPI_Type_contiguous");
+    for (size_t r = 0; r < run_count; ++r) {
+        blocks += (size_t)((runs[r].count + INT_MAX - 1) / INT_MAX);
     }
-    if (code == MPI_SUCCESS) {
-        code = MPI_Type_vector((int)chunks, (int)chunk, (int)chunk, row, &parts[0]);
-    }
-    if (code == MPI_SUCCESS) {
-        code = MPI_Type_contiguous(rest, row, &parts[1]);
-    }
-    if (code == MPI_SUCCESS) {
-        code = MPI_Type_create_struct(2, lengths, places, parts, type_p);
-        (void)MPI_Type_free(&parts[0]);
-        (void)MPI_Type_free(&parts[1]);
-        (void)MPI_Type_free(&row);
-    }
-    return bsattn_mpi_check(code, "a type of many rows");
+    return blocks;
 }
 
-/* The runs of one part. */
-static bsattn_status_t runs_type(const bsattn_send_t *send, size_t row_bytes, MPI_Datatype *type_p)
+static void fill_blocks(const bsattn_token_run_t *runs, size_t run_count, size_t row_bytes,
+                        int *lengths, MPI_Aint *places)
 {
-    MPI_Datatype *types = malloc(send->run_count * sizeof(*types));
-    MPI_Aint *places = malloc(send->run_count * sizeof(*places));
-    int *lengths = malloc(send->run_count * sizeof(*lengths));
-    bsattn_status_t status = BSATTN_OK;
-    size_t made = 0;
+    size_t block = 0;
 
-    BSATTN_ASSERT(send->run_count <= INT_MAX);
-    if ((types == NULL) || (places == NULL) || (lengths == NULL)) {
-        status = bsattn_fail(BSATTN_ERR_MEMORY, "no memory for a message of %zu pieces",
-                             send->run_count);
-    }
-    for (; (status == BSATTN_OK) && (made < send->run_count); ++made) {
-        lengths[made] = 1;
-        places[made] = (MPI_Aint)send->runs[made].first * (MPI_Aint)row_bytes;
-        status = rows_type(row_bytes, send->runs[made].count, &types[made]);
-        if (status != BSATTN_OK) {
-            break;
+    for (size_t r = 0; r < run_count; ++r) {
+        for (int64_t done = 0; done < runs[r].count; done += INT_MAX) {
+            int64_t left = runs[r].count - done;
+            lengths[block] = (int)((left < INT_MAX) ? left : INT_MAX);
+            places[block] = (MPI_Aint)(runs[r].first + done) * (MPI_Aint)row_bytes;
+            ++block;
         }
     }
-    if (status == BSATTN_OK) {
-        status = bsattn_mpi_check(
-            MPI_Type_create_struct((int)send->run_count, lengths, places, types, type_p),
-            "MPI_Type_create_struct");
+}
+
+/* The rows of some runs, counted in rows so that 2 GiB do not matter. */
+static bsattn_status_t runs_type(const bsattn_token_run_t *runs, size_t run_count,
+                                 size_t row_bytes, MPI_Datatype *type_p)
+{
+    size_t blocks = count_blocks(runs, run_count);
+    int *lengths = malloc(blocks * sizeof(*lengths));
+    MPI_Aint *places = malloc(blocks * sizeof(*places));
+    bsattn_status_t status;
+    MPI_Datatype row;
+
+    BSATTN_ASSERT((blocks >= 1) && (blocks <= INT_MAX) && (row_bytes <= INT_MAX));
+    if ((lengths == NULL) || (places == NULL)) {
+        status = bsattn_fail(BSATTN_ERR_MEMORY, "no memory for a message of %zu pieces", blocks);
+    } else {
+        fill_blocks(runs, run_count, row_bytes, lengths, places);
+        status = bsattn_mpi_check(MPI_Type_contiguous((int)row_bytes, MPI_BYTE, &row),
+                                  "MPI_Type_contiguous");
+        if (status == BSATTN_OK) {
+            status = bsattn_mpi_check(
+                MPI_Type_create_hindexed((int)blocks, lengths, places, row, type_p),
+                "MPI_Type_create_hindexed");
+            (void)MPI_Type_free(&row);
+        }
     }
-    for (size_t r = 0; r < made; ++r) {
-        (void)MPI_Type_free(&types[r]);
-    }
-    free(types);
-    free(places);
     free(lengths);
+    free(places);
     return status;
 }
 
 /* Everything sent: the same runs of each part, or plain rows where they leave no gap. */
 static bsattn_status_t send_type(const bsattn_send_t *send, size_t row_bytes, MPI_Datatype *type_p)
 {
+    bsattn_token_run_t all = {.first = 0, .count = send->part_count * send->part_rows};
     MPI_Datatype part;
     bsattn_status_t status;
 
     if ((send->run_count == 1) && (send->runs[0].first == 0) &&
         (send->runs[0].count == send->part_rows)) {
-        return rows_type(row_bytes, send->part_count * send->part_rows, type_p);
+        return runs_type(&all, 1, row_bytes, type_p);
     }
     BSATTN_ASSERT(send->part_count <= INT_MAX);
-    BSATTN_TRY(runs_type(send, row_bytes, &part));
+    BSATTN_TRY(runs_type(send->runs, send->run_count, row_bytes, &part));
     status = bsattn_mpi_check(
         MPI_Type_create_hvector((int)send->part_count, 1,
                                 (MPI_Aint)send->part_rows * (MPI_Aint)row_bytes, part, type_p),
@@ -142,11 +129,12 @@ static void mpi_release(bsattn_exchange_t *exchange)
 static bsattn_status_t prepare_receive(mpi_exchange_t *x, MPI_Comm comm)
 {
     const bsattn_exchange_params_t *params = &x->super.params;
+    bsattn_token_run_t all = {.first = 0, .count = params->receive.rows};
 
     if (params->receive.rows == 0) {
         return BSATTN_OK;
     }
-    BSATTN_TRY(rows_type(params->row_bytes, params->receive.rows, &x->receive_type));
+    BSATTN_TRY(runs_type(&all, 1, params->row_bytes, &x->receive_type));
     BSATTN_TRY(bsattn_mpi_check(MPI_Type_commit(&x->receive_type), "MPI_Type_commit"));
     BSATTN_TRY(bsattn_mpi_check(MPI_Recv_init(params->receive.base, 1, x->receive_type,
                                               params->from, params->step, comm,
@@ -258,6 +246,18 @@ static bsattn_status_t mpi_gather(bsattn_transport_t *transport, const void *loc
     return bsattn_mpi_watch_wait(&mpi->watch, 1, &request, "for all ranks to meet");
 }
 
+static bsattn_status_t mpi_broadcast(bsattn_transport_t *transport, void *data, size_t bytes,
+                                     int root)
+{
+    mpi_transport_t *mpi = (mpi_transport_t *)transport;
+    MPI_Request request;
+
+    BSATTN_ASSERT(bytes <= INT_MAX);
+    BSATTN_TRY(bsattn_mpi_check(
+        MPI_Ibcast(data, (int)bytes, MPI_BYTE, root, mpi->comm, &request), "MPI_Ibcast"));
+    return bsattn_mpi_watch_wait(&mpi->watch, 1, &request, "for the word of another rank");
+}
+
 static const bsattn_transport_ops_t mpi_ops = {
     .name = "mpi",
     .destroy = mpi_destroy,
@@ -267,6 +267,7 @@ static const bsattn_transport_ops_t mpi_ops = {
     .test = mpi_test,
     .wait = mpi_wait,
     .gather = mpi_gather,
+    .broadcast = mpi_broadcast,
 };
 
 bsattn_status_t bsattn_transport_mpi_create(const void *comm, double timeout_s,
@@ -281,18 +282,27 @@ bsattn_status_t bsattn_transport_mpi_create(const void *comm, double timeout_s,
     mpi->super = (bsattn_transport_t){.ops = &mpi_ops, .local_count = 1};
     status = bsattn_mpi_check(MPI_Comm_dup(*(const MPI_Comm *)comm, &mpi->comm), "MPI_Comm_dup");
     if (status != BSATTN_OK) {
-        free(mpi);
-        return status;
+        goto err_free;
     }
     (void)MPI_Comm_set_errhandler(mpi->comm, MPI_ERRORS_RETURN);
     (void)MPI_Comm_size(mpi->comm, &mpi->super.ranks);
     (void)MPI_Comm_rank(mpi->comm, &mpi->super.first_rank);
+    mpi->super.outcomes = calloc((size_t)mpi->super.ranks + 1, sizeof(*mpi->super.outcomes));
+    if (mpi->super.outcomes == NULL) {
+        status = bsattn_fail(BSATTN_ERR_MEMORY, "no memory for %d ranks", mpi->super.ranks);
+        goto err_comm;
+    }
     status = bsattn_mpi_watch_init(&mpi->watch, mpi->comm, timeout_s);
     if (status != BSATTN_OK) {
-        (void)MPI_Comm_free(&mpi->comm);
-        free(mpi);
-        return status;
+        goto err_comm;
     }
     *transport_p = &mpi->super;
     return BSATTN_OK;
+
+err_comm:
+    (void)MPI_Comm_free(&mpi->comm);
+err_free:
+    free(mpi->super.outcomes);
+    free(mpi);
+    return status;
 }

@@ -5,12 +5,16 @@
 #include "transport/agree.h"
 #include "transport/mpi_watch.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+
+enum { TEXT_BYTES_MAX = 1 << 26 };
 
 /* MPI starts and ends once in a process, so this is its one piece of global state. */
 static MPI_Comm job_comm = MPI_COMM_NULL;
 static bsattn_mpi_watch_t job_watch;
+static bsattn_outcome_t *job_outcomes; /* [P] */
 static bool started_here;
 
 bsattn_status_t bsattn_job_start(bsattn_job_t *job)
@@ -23,13 +27,21 @@ bsattn_status_t bsattn_job_start(bsattn_job_t *job)
         BSATTN_TRY(bsattn_mpi_check(MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided),
                                     "MPI_Init_thread"));
         started_here = true;
+        if (provided < MPI_THREAD_FUNNELED) {
+            return bsattn_fail(BSATTN_ERR_ENVIRONMENT,
+                               "this MPI does not allow a process to have threads");
+        }
     }
     (void)MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
     BSATTN_TRY(bsattn_mpi_check(MPI_Comm_dup(MPI_COMM_WORLD, &job_comm), "MPI_Comm_dup"));
     BSATTN_TRY(bsattn_mpi_watch_init(&job_watch, job_comm, 0.0));
-    job->comm = &job_comm;
     (void)MPI_Comm_rank(job_comm, &job->rank);
     (void)MPI_Comm_size(job_comm, &job->size);
+    job_outcomes = calloc((size_t)job->size, sizeof(*job_outcomes));
+    if (job_outcomes == NULL) {
+        return bsattn_fail(BSATTN_ERR_MEMORY, "no memory for %d ranks", job->size);
+    }
+    job->comm = &job_comm;
     return BSATTN_OK;
 }
 
@@ -38,53 +50,41 @@ void bsattn_job_set_timeout(double timeout_s)
     job_watch.timeout_s = timeout_s;
 }
 
-static bsattn_status_t broadcast(void *data, int bytes, int root, const char *what)
+bsattn_status_t bsattn_job_broadcast(const bsattn_job_t *job, void *data, size_t bytes, int root)
 {
     MPI_Request request;
 
-    BSATTN_TRY(bsattn_mpi_check(MPI_Ibcast(data, bytes, MPI_BYTE, root, job_comm, &request),
+    if (job->comm == NULL) {
+        return BSATTN_OK;
+    }
+    BSATTN_ASSERT(bytes <= INT_MAX);
+    BSATTN_TRY(bsattn_mpi_check(MPI_Ibcast(data, (int)bytes, MPI_BYTE, root, job_comm, &request),
                                 "MPI_Ibcast"));
-    return bsattn_mpi_watch_wait(&job_watch, 1, &request, what);
-}
-
-static bsattn_status_t gather_statuses(bsattn_status_t status, int32_t *statuses)
-{
-    int32_t mine = (int32_t)status;
-    MPI_Request request;
-
-    BSATTN_TRY(bsattn_mpi_check(MPI_Iallgather(&mine, (int)sizeof(mine), MPI_BYTE, statuses,
-                                               (int)sizeof(mine), MPI_BYTE, job_comm, &request),
-                                "MPI_Iallgather"));
-    return bsattn_mpi_watch_wait(&job_watch, 1, &request, "for all ranks to agree");
+    return bsattn_mpi_watch_wait(&job_watch, 1, &request, "for the word of another rank");
 }
 
 bsattn_status_t bsattn_job_agree(const bsattn_job_t *job, bsattn_status_t status)
 {
-    bsattn_status_t outcome;
+    bsattn_outcome_t mine = bsattn_outcome_of(status);
     bsattn_verdict_t verdict;
-    int32_t *statuses;
-    bool alike = true;
+    MPI_Request request;
+    bool alike;
     int first;
 
     if (job->comm == NULL) {
         return status;
     }
-    statuses = malloc((size_t)job->size * sizeof(*statuses));
-    BSATTN_ASSERT(statuses != NULL);
+    BSATTN_TRY(bsattn_mpi_check(MPI_Iallgather(&mine, (int)sizeof(mine), MPI_BYTE, job_outcomes,
+                                               (int)sizeof(mine), MPI_BYTE, job_comm, &request),
+                                "MPI_Iallgather"));
+    BSATTN_TRY(bsattn_mpi_watch_wait(&job_watch, 1, &request, "for all ranks to agree"));
+    first = bsattn_outcome_first(job_outcomes, job->size, &alike);
+    if (first < 0) {
+        return BSATTN_OK;
+    }
     bsattn_verdict_init(&verdict, status);
-    outcome = gather_statuses(status, statuses);
-    first = (outcome == BSATTN_OK) ? bsattn_verdict_first(statuses, job->size) : -1;
-    if (first >= 0) {
-        for (int rank = 0; rank < job->size; ++rank) {
-            alike = alike && (statuses[rank] == statuses[first]);
-        }
-        outcome = broadcast(&verdict, (int)sizeof(verdict), first, "for the word of a failed rank");
-    }
-    if ((first >= 0) && (outcome == BSATTN_OK)) {
-        outcome = bsattn_verdict_adopt(&verdict, first, alike);
-    }
-    free(statuses);
-    return outcome;
+    BSATTN_TRY(bsattn_job_broadcast(job, &verdict, sizeof(verdict), first));
+    return bsattn_verdict_adopt(&verdict, first, alike);
 }
 
 /* The first line of mine that differs from theirs, as a failure. */
@@ -107,20 +107,25 @@ static bsattn_status_t compare_lines(const char *mine, const char *theirs)
 
 bsattn_status_t bsattn_job_same_text(const bsattn_job_t *job, const char *text)
 {
-    int64_t length = (int64_t)strlen(text) + 1;
+    int64_t bytes = (int64_t)strlen(text) + 1;
     bsattn_status_t status = BSATTN_OK;
-    char *theirs;
+    char *theirs = NULL;
 
     if (job->comm == NULL) {
         return BSATTN_OK;
     }
-    BSATTN_TRY(broadcast(&length, (int)sizeof(length), 0, "for the options of rank 0"));
-    theirs = malloc((size_t)length);
-    BSATTN_ASSERT((theirs != NULL) && (length < (1 << 24)));
-    if (job->rank == 0) {
-        memcpy(theirs, text, (size_t)length);
+    BSATTN_TRY(bsattn_job_broadcast(job, &bytes, sizeof(bytes), 0));
+    theirs = malloc((size_t)bytes);
+    if ((theirs == NULL) || (bytes > TEXT_BYTES_MAX)) {
+        status = bsattn_fail(BSATTN_ERR_MEMORY, "no memory to compare %lld bytes of options",
+                             (long long)bytes);
+    } else if (job->rank == 0) {
+        memcpy(theirs, text, (size_t)bytes);
     }
-    status = broadcast(theirs, (int)length, 0, "for the options of rank 0");
+    status = bsattn_job_agree(job, status);
+    if (status == BSATTN_OK) {
+        status = bsattn_job_broadcast(job, theirs, (size_t)bytes, 0);
+    }
     if ((status == BSATTN_OK) && (strcmp(text, theirs) != 0)) {
         status = compare_lines(text, theirs);
     }
@@ -145,6 +150,7 @@ void bsattn_job_finish(const bsattn_job_t *job)
     if (job->comm == NULL) {
         return;
     }
+    free(job_outcomes);
     bsattn_mpi_watch_free(&job_watch);
     (void)MPI_Comm_free(&job_comm);
     if (started_here) {

@@ -67,7 +67,7 @@ static void collect_words(const bsattn_mpi_watch_t *watch, int ranks, char (*wor
     }
 }
 
-static void report_stall(const bsattn_mpi_watch_t *watch, const char *what)
+static void report_stall(const bsattn_mpi_watch_t *watch, const char *what, double waited_ms)
 {
     char report[REPORT_SIZE];
     char(*words)[WORD_SIZE];
@@ -76,7 +76,7 @@ static void report_stall(const bsattn_mpi_watch_t *watch, const char *what)
 
     (void)MPI_Comm_size(watch->side, &ranks);
     bsattn_strbuf_init(&buf, report, sizeof(report));
-    bsattn_strbuf_add(&buf, "no progress for %g s: rank 0 waits %s", watch->timeout_s, what);
+    bsattn_strbuf_add(&buf, "no progress for %.3g s: rank 0 waits %s", 1e-3 * waited_ms, what);
     words = calloc((size_t)ranks, sizeof(*words));
     if (words != NULL) {
         collect_words(watch, ranks, words);
@@ -114,13 +114,14 @@ __attribute__((noreturn)) static void end_job(const bsattn_mpi_watch_t *watch)
 }
 
 /* The deadline has passed. Rank 0 speaks for all and ends the job; the others leave it some time to. */
-static void stalled(const bsattn_mpi_watch_t *watch, const char *what, double late_ms, bool *told)
+static void stalled(const bsattn_mpi_watch_t *watch, const char *what, double waited_ms,
+                    double late_ms, bool *told)
 {
     int rank;
 
     (void)MPI_Comm_rank(watch->side, &rank);
     if (rank == 0) {
-        report_stall(watch, what);
+        report_stall(watch, what, waited_ms);
         end_job(watch);
     }
     if (!*told) {
@@ -128,11 +129,16 @@ static void stalled(const bsattn_mpi_watch_t *watch, const char *what, double la
         *told = true;
     } else if (late_ms > leave_ms) {
         (void)fprintf(stderr,
-                      "bsattn_ring: error: no progress for %g s: rank %d waits %s; no word from "
+                      "bsattn_ring: error: no progress for %.3g s: rank %d waits %s; no word from "
                       "rank 0\n",
-                      watch->timeout_s, rank, what);
+                      1e-3 * waited_ms, rank, what);
         end_job(watch);
     }
+}
+
+static double larger(double a, double b)
+{
+    return (a > b) ? a : b;
 }
 
 bsattn_status_t bsattn_mpi_watch_wait(bsattn_mpi_watch_t *watch, int count, MPI_Request *requests,
@@ -143,10 +149,8 @@ bsattn_status_t bsattn_mpi_watch_wait(bsattn_mpi_watch_t *watch, int count, MPI_
     bool told = false;
     int done = 0;
 
-    watch->busy_ms = (start_ms - watch->last_ms > watch->busy_ms) ? start_ms - watch->last_ms
-                                                                  : watch->busy_ms;
-    allowed_ms = 1e3 * watch->timeout_s;
-    allowed_ms = (4.0 * watch->busy_ms > allowed_ms) ? 4.0 * watch->busy_ms : allowed_ms;
+    watch->busy_ms = larger(start_ms - watch->last_ms, 0.5 * watch->busy_ms);
+    allowed_ms = larger(1e3 * watch->timeout_s, 4.0 * watch->busy_ms);
     for (long spins = 0;; ++spins) {
         BSATTN_TRY(bsattn_mpi_check(MPI_Testall(count, requests, &done, MPI_STATUSES_IGNORE),
                                     "MPI_Testall"));
@@ -159,9 +163,9 @@ bsattn_status_t bsattn_mpi_watch_wait(bsattn_mpi_watch_t *watch, int count, MPI_
         }
         pause_us(20);
         if (watch->timeout_s > 0.0) {
-            double late_ms = bsattn_clock_ms() - start_ms - allowed_ms;
-            if (late_ms > 0.0) {
-                stalled(watch, what, late_ms, &told);
+            double waited_ms = bsattn_clock_ms() - start_ms;
+            if (waited_ms > allowed_ms) {
+                stalled(watch, what, waited_ms, waited_ms - allowed_ms, &told);
             }
         }
     }

@@ -12,6 +12,7 @@
 #define BSATTN_TRANSPORT_TRANSPORT_H
 
 #include "base/status.h"
+#include "transport/agree.h"
 
 #include <stdbool.h>
 
@@ -56,12 +57,14 @@ typedef struct bsattn_transport_ops {
     bsattn_status_t (*start)(bsattn_exchange_t *exchange);
     /** Let messages move on. *done_p tells if the exchange is complete; wait is due all the same. */
     bsattn_status_t (*test)(bsattn_exchange_t *exchange, bool *done_p);
-    /** @return BSATTN_OK, BSATTN_ERR_TIMEOUT or BSATTN_ERR_ENVIRONMENT */
+    /** @return BSATTN_OK or BSATTN_ERR_ENVIRONMENT. Waiting longer than the timeout ends the job. */
     bsattn_status_t (*wait)(bsattn_exchange_t *exchange);
 
     /** Collective. @param local_items [local_count, item_bytes]  @param all_items [P, item_bytes], in rank order */
     bsattn_status_t (*gather)(bsattn_transport_t *transport, const void *local_items,
                               size_t item_bytes, void *all_items);
+    /** Collective: data of the process that holds rank `root` for all. @param bytes  at most INT_MAX */
+    bsattn_status_t (*broadcast)(bsattn_transport_t *transport, void *data, size_t bytes, int root);
 } bsattn_transport_ops_t;
 
 /** What every transport begins with. */
@@ -70,6 +73,7 @@ struct bsattn_transport {
     int ranks; /**< P */
     int local_count;
     int first_rank;
+    bsattn_outcome_t *outcomes; /**< [P + local_count], for agreeing; owned */
 };
 
 /** What every exchange begins with. */
@@ -92,5 +96,8 @@ bsattn_status_t bsattn_transport_mpi_create(const void *comm, double timeout_s,
 /** Collective: agree on a status. @return the status of the lowest failing rank, BSATTN_OK if none; bsattn_last_error() of
  *  every process is then that rank's message. */
 bsattn_status_t bsattn_transport_agree(bsattn_transport_t *transport, bsattn_status_t status);
+
+/** Collective: wait for all ranks. */
+bsattn_status_t bsattn_transport_barrier(bsattn_transport_t *transport);
 
 #endif

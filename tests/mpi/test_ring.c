@@ -171,6 +171,10 @@ static void check_case(bsattn_context_t *context, const test_case_t *test)
     EXPECT(status == BSATTN_OK, "%s", bsattn_last_error());
     status = bsattn_plan_create(context, &problem, pattern, &params, &plan);
     EXPECT(status == BSATTN_OK, "%s", bsattn_last_error());
+    if (status != BSATTN_OK) {
+        bsattn_pattern_destroy(pattern);
+        return;
+    }
     tensors = make_tensors(plan, &input, info.local_count);
     for (int repeat = 0; repeat < 2; ++repeat) {
         EXPECT(bsattn_execute(plan, tensors) == BSATTN_OK, "%s", bsattn_last_error());
@@ -275,6 +279,24 @@ static void check_agreement(bsattn_context_t *context)
     EXPECT(bsattn_context_barrier(context) == BSATTN_OK, "barrier");
 }
 
+/* What is wrong with one rank's parameters is told to all, and nobody is left waiting. */
+static void check_one_bad_rank(const bsattn_context_params_t *params)
+{
+    bsattn_context_params_t bad = *params;
+    bsattn_context_t *context = NULL;
+    int ranks;
+    int rank;
+
+    (void)MPI_Comm_size(MPI_COMM_WORLD, &ranks);
+    (void)MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    if (rank == ranks - 1) {
+        bad.threads = -7;
+    }
+    EXPECT(bsattn_context_create(&bad, &context) == BSATTN_ERR_INPUT, "context");
+    EXPECT(strstr(bsattn_last_error(), "threads -7") != NULL, "%s", bsattn_last_error());
+    EXPECT(context == NULL, "context set");
+}
+
 static void check_context(const bsattn_context_params_t *params)
 {
     bsattn_context_t *context = NULL;
@@ -306,6 +328,7 @@ int main(int argc, char **argv)
     params.transport = "mpi";
     params.mpi_comm = &world;
     check_context(&params);
+    check_one_bad_rank(&params);
     params = (bsattn_context_params_t){
         .transport = "loop", .virtual_ranks = ranks, .threads = 2};
     check_context(&params);

@@ -308,6 +308,10 @@ static void bad_texts_are_told_with_their_place(void **state)
         {"dilate(rate=2):dense", "not supported yet"},
         {"adaptive(keep=0.1)", "not supported yet"},
         {"dense)", "position 6"},
+        {"local(window=1)+local(window=1)+local(window=1)+local(window=1)+local(window=1)+"
+         "local(window=1)+local(window=1)+local(window=1)+local(window=1)+local(window=1)+"
+         "local(windo=1)",
+         "..window=1)+local(window=1)+local(window=1)+local(window=1)+local(window=1)+local(windo=1)"},
     };
     bsattn_problem_t problem = make_problem(1024, 64, 0);
 
@@ -321,6 +325,32 @@ static void bad_texts_are_told_with_their_place(void **state)
                      bsattn_last_error(), cases[c].told);
         }
     }
+}
+
+static void far_rates_reach_nothing(void **state)
+{
+    bsattn_problem_t problem = make_problem(1024, 64, 0);
+
+    (void)state;
+    assert_true(pairs_of("dilated(rates=9223372036854775807)", &problem) == 16);
+    assert_true(pairs_of("dilated(rates=1:16:4G)", &problem) == 16 + 2 * 15);
+}
+
+static void too_many_branches_are_refused(void **state)
+{
+    bsattn_problem_t problem = make_problem(1024, 64, 0);
+    bsattn_pattern_t *pattern = NULL;
+    char text[65 * 6 + 1] = "";
+
+    (void)state;
+    for (int b = 0; b < 65; ++b) {
+        memcpy(text + (size_t)b * 6, (b < 64) ? "dense|" : "dense", 6);
+    }
+    assert_int_equal(bsattn_pattern_create(text, &problem, &pattern), BSATTN_ERR_INPUT);
+    assert_non_null(strstr(bsattn_last_error(), "64 branches"));
+    text[64 * 6 - 1] = '\0';
+    assert_int_equal(bsattn_pattern_create(text, &problem, &pattern), BSATTN_OK);
+    bsattn_pattern_destroy(pattern);
 }
 
 static void bad_problems_are_refused(void **state)
@@ -357,6 +387,8 @@ int main(void)
         cmocka_unit_test(random_rows_are_distinct_draws),
         cmocka_unit_test(mask_files_are_taken_as_they_are),
         cmocka_unit_test(bad_texts_are_told_with_their_place),
+        cmocka_unit_test(far_rates_reach_nothing),
+        cmocka_unit_test(too_many_branches_are_refused),
         cmocka_unit_test(bad_problems_are_refused),
     };
 
