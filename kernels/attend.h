@@ -3,8 +3,9 @@
  * @file attend.h
  * The contract of an attention kernel: what one launch reads, walks and writes.
  *
- * One launch computes one step of the ring for one rank: the rank's queries against one chunk of keys and values, walking
- * lists of key blocks. It knows nothing of patterns, layouts or ranks. Plain data, C linkage; the same for CPU and GPU.
+ * One launch computes one step of the ring for one rank: the rank's queries against one chunk of
+ * keys and values, walking lists of key blocks. It knows nothing of patterns, layouts or ranks.
+ * Plain data, C linkage; the same for CPU and GPU.
  */
 #ifndef BSATTN_KERNELS_ATTEND_H
 #define BSATTN_KERNELS_ATTEND_H
@@ -18,26 +19,31 @@
 extern "C" {
 #endif
 
-/** A run of key blocks in a chunk: blocks at places slot .. slot + count - 1. A partial entry has count 1 and is masked
- *  by row: query row r of the block sees the keys 0 .. min(r, keys - 1) of it (the causal diagonal). Full entries have no
- *  mask but the end of the sequence: the last block may hold fewer than B keys. Partial entries come first in a list. */
+/** A run of key blocks in a chunk: blocks at places slot .. slot + count - 1. A partial entry has
+ *  count 1 and is masked by row: query row r of the block sees the keys 0 .. min(r, keys - 1) of it
+ *  (the causal diagonal). Full entries have no mask but the end of the sequence: the last block may
+ *  hold fewer than B keys. Partial entries come first in a list. */
 typedef struct bsattn_key_run {
     int32_t slot;
-    int32_t count;   /**< >= 1 */
+    int32_t count; /**< >= 1 */
 } bsattn_key_run_t;
 
 /** One query block with work in this launch, for one list class. */
 typedef struct bsattn_work_item {
-    int32_t row;           /**< local query block: its tokens are row*B .. of the rank's tokens */
-    uint16_t partial_count; /**< leading entries of the list that are partial (0, or 1 per branch) */
-    uint8_t first;         /**< nonzero: no earlier launch touched these rows: start from the empty state */
-    uint8_t last;          /**< nonzero: no later launch touches them: write O and LSE instead of the state */
-    int32_t run_count;     /**< entries of the list, >= 1 */
-    int64_t run_first;     /**< into runs[] */
-    int64_t block_count;   /**< key blocks in the list: the cost of the item */
+    int32_t row;            /**< local query block: its tokens are row*B .. of the rank's tokens */
+    uint16_t partial_count; /**< leading entries of the list that are partial (0, or 1 per
+                                 branch) */
+    uint8_t first;          /**< nonzero: no earlier launch touched these rows: start from the empty
+                                state */
+    uint8_t last;           /**< nonzero: no later launch touches them: write O and LSE instead of
+                                the state */
+    int32_t run_count;      /**< entries of the list, >= 1 */
+    int64_t run_first;      /**< into runs[] */
+    int64_t block_count;    /**< key blocks in the list: the cost of the item */
 } bsattn_work_item_t;
 
-/** The lists of one class of query heads: heads of a class share masks and the place of their keys in a chunk. */
+/** The lists of one class of query heads: heads of a class share masks and the place of their keys
+ *  in a chunk. */
 typedef struct bsattn_work_list {
     const bsattn_work_item_t *items; /**< longest first */
     int64_t item_count;
@@ -47,7 +53,8 @@ typedef struct bsattn_work_list {
 /** Where the keys of one key head lie in a chunk. */
 typedef struct bsattn_chunk_head {
     int64_t token_first; /**< first token row of the head in each batch item of the chunk */
-    int64_t token_count; /**< token rows of the head; slot s is the rows s*B .. min(s*B + B, token_count) - 1 */
+    int64_t token_count; /**< token rows of the head; slot s is the rows s*B .. min(s*B + B,
+                              token_count) - 1 */
 } bsattn_chunk_head_t;
 
 typedef struct bsattn_attend_params {
@@ -67,9 +74,10 @@ typedef struct bsattn_attend_params {
     float *lse;    /**< [b, Hq, n]: the same; may be NULL */
 
     /* one chunk of keys and values */
-    const void *k;                   /**< [b, tokens_kv, D] of dtype, heads one after the other within a batch item */
-    const void *v;                   /**< [b, tokens_kv, D] of dtype */
-    int64_t tokens_kv;               /**< token rows of one batch item, summed over key heads */
+    const void *k;                    /**< [b, tokens_kv, D] of dtype, heads one after the other
+                                          within a batch item */
+    const void *v;                    /**< [b, tokens_kv, D] of dtype */
+    int64_t tokens_kv;                /**< token rows of one batch item, summed over key heads */
     const bsattn_chunk_head_t *heads; /**< [Hk] */
 
     /* lists */
@@ -77,10 +85,11 @@ typedef struct bsattn_attend_params {
     const bsattn_work_list_t *lists; /**< [list_count] */
     int list_count;
 
-    /* the state carried between launches; opaque, bsattn_attend_cpu_state_bytes() long; NULL if every item is first and last */
+    /* the state carried between launches; opaque, bsattn_attend_cpu_state_bytes() long; NULL if
+     * every item is first and last */
     void *state;
 
-    /* per-thread scratch, bsattn_attend_cpu_scratch_bytes(params) for each thread, 64-byte aligned */
+    /* per-thread scratch, bsattn_attend_cpu_scratch_bytes() for each thread, 64-byte aligned */
     void *scratch;
     int threads;
 } bsattn_attend_params_t;
@@ -92,12 +101,13 @@ size_t bsattn_attend_cpu_state_bytes(int64_t batch, int heads_q, int64_t tokens,
 /** @return bytes of scratch for one thread, a multiple of 64. */
 size_t bsattn_attend_cpu_scratch_bytes(int head_dim, int block);
 
-/** Run the items lists[*].items[item_begin .. item_end) of every head and batch item on `threads` threads. Item ranges let
- *  the caller make progress on messages between slices; they refer to each list separately and are clipped to it. */
+/** Run the items lists[*].items[item_begin .. item_end) of every head and batch item on `threads`
+ *  threads. Item ranges let the caller make progress on messages between slices; they refer to each
+ *  list separately and are clipped to it. */
 void bsattn_attend_cpu(const bsattn_attend_params_t *params, int64_t item_begin, int64_t item_end);
 
-/** @return the instruction set bsattn_attend_cpu() uses here: "generic", "avx2" or "avx512". Chosen once from the processor,
- *  or from the environment variable BSATTN_ISA if the processor has it. */
+/** @return the instruction set bsattn_attend_cpu() uses here: "generic", "avx2" or "avx512". Chosen
+ *  once from the processor, or from the environment variable BSATTN_ISA if the processor has it. */
 const char *bsattn_attend_cpu_isa(void);
 
 #ifdef __cplusplus

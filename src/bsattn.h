@@ -13,11 +13,11 @@
  *     bsattn_execute()           as often as wanted; allocates nothing
  *     bsattn_plan_destroy(), bsattn_context_destroy(), bsattn_pattern_destroy()
  *
- * Notation: b batch, N sequence length in tokens, Hq and Hk query and key heads, D head dimension, B block size
- * in tokens, nb = ceil(N/B) blocks, P ranks. Tensors are in C order. A function that can fail returns a
- * bsattn_status_t; out-arguments come last, end in _p and are set only on success. The text of the last failure of
- * the calling thread is bsattn_last_error(). Functions marked collective must be called by every rank of the context and
- * return the same status on each.
+ * Notation: b batch, N sequence length in tokens, Hq and Hk query and key heads, D head dimension,
+ * B block size in tokens, nb = ceil(N/B) blocks, P ranks. Tensors are in C order. A function that
+ * can fail returns a bsattn_status_t; out-arguments come last, end in _p and are set only on
+ * success. The text of the last failure of the calling thread is bsattn_last_error(). Functions
+ * marked collective must be called by every rank of the context and return the same status on each.
  */
 #ifndef BSATTN_H
 #define BSATTN_H
@@ -57,14 +57,14 @@ BSATTN_API const char *bsattn_status_name(bsattn_status_t status);
 /** @return one sentence for a status; never NULL. */
 BSATTN_API const char *bsattn_status_text(bsattn_status_t status);
 
-/** @return the message of the calling thread's last failure, without newline; "" if there was none. Valid until the next
- *  failing call of this thread. */
+/** @return the message of the calling thread's last failure, without newline; "" if there was none.
+ *  Valid until the next failing call of this thread. */
 BSATTN_API const char *bsattn_last_error(void);
 
 /** @return the version of the library, e.g. "0.1.0". */
 BSATTN_API const char *bsattn_version(void);
 
-/* ------------------------------------------------------------------------------------------------------------ problem */
+/* -------------------------------------------------------------------------------------- problem */
 
 typedef enum bsattn_dtype {
     BSATTN_F32 = 0,
@@ -91,11 +91,13 @@ typedef struct bsattn_problem {
     double scale;         /**< of the scores; NaN: 1/sqrt(D) */
 } bsattn_problem_t;
 
-/** Fill a problem with the defaults: b 1, N 16384, Hq = Hk = 8, D 64, f32, B 64, not causal, scale 1/sqrt(D). */
+/** Fill a problem with the defaults: b 1, N 16384, Hq = Hk = 8, D 64, f32, B 64, not causal, scale
+ *  1/sqrt(D). */
 BSATTN_API void bsattn_problem_init(bsattn_problem_t *problem);
 
 /** Check every field of a problem.
- *  @return BSATTN_OK; BSATTN_ERR_INPUT naming the first field that does not fit and what is accepted. */
+ *  @return BSATTN_OK; BSATTN_ERR_INPUT naming the first field that does not fit and what is
+ *          accepted. */
 BSATTN_API bsattn_status_t bsattn_problem_check(const bsattn_problem_t *problem);
 
 /** @return nb = ceil(N/B) of a checked problem. */
@@ -104,9 +106,10 @@ BSATTN_API int64_t bsattn_problem_blocks(const bsattn_problem_t *problem);
 /** @return the scale of the scores of a checked problem, the default resolved. */
 BSATTN_API double bsattn_problem_scale(const bsattn_problem_t *problem);
 
-/* ------------------------------------------------------------------------------------------------------------ pattern */
+/* -------------------------------------------------------------------------------------- pattern */
 
-/** A block-sparse mask bound to a problem: for every query head and query block the key blocks that are active. */
+/** A block-sparse mask bound to a problem: for every query head and query block the key blocks that
+ *  are active. */
 typedef struct bsattn_pattern bsattn_pattern_t;
 
 /** Block indices first <= x < last. */
@@ -117,8 +120,10 @@ typedef struct bsattn_span {
 
 /** What a pattern comes to, measured on its lists. */
 typedef struct bsattn_pattern_stats {
-    double pairs_block;   /**< active block pairs of one query head, mean over heads (keys of two branches count twice) */
-    double pairs_token;   /**< unmasked token pairs of one batch item and query head, mean over heads */
+    double pairs_block;   /**< active block pairs of one query head, mean over heads (keys of two
+                               branches count twice) */
+    double pairs_token;   /**< unmasked token pairs of one batch item and query head, mean over
+                               heads */
     double density_block; /**< pairs_block / nb^2 */
     double density_token; /**< pairs_token / N^2 */
     double flops;         /**< 4 * pairs_token * D summed over batch and query heads */
@@ -129,8 +134,9 @@ typedef struct bsattn_pattern_stats {
  *  @param text      the pattern language, e.g. "local(window=256)+global(tokens=64)"
  *  @param problem   checked first; copied
  *  @param pattern_p receives the pattern; owned by the caller, released by bsattn_pattern_destroy()
- *  @return BSATTN_OK; BSATTN_ERR_INPUT for a text that cannot be read (the message gives the position), a value that does
- *          not fit the problem or a term not yet supported; BSATTN_ERR_FILE for a mask file; BSATTN_ERR_MEMORY. */
+ *  @return BSATTN_OK; BSATTN_ERR_INPUT for a text that cannot be read (the message gives the
+ *          position), a value that does not fit the problem or a term not yet supported;
+ *          BSATTN_ERR_FILE for a mask file; BSATTN_ERR_MEMORY. */
 BSATTN_API bsattn_status_t bsattn_pattern_create(const char *text, const bsattn_problem_t *problem,
                                                  bsattn_pattern_t **pattern_p);
 
@@ -143,16 +149,18 @@ BSATTN_API bsattn_status_t bsattn_pattern_stats(const bsattn_pattern_t *pattern,
                                                 bsattn_pattern_stats_t *stats_p);
 
 /** The active key blocks of one query block.
- *  Spans of one branch are disjoint and ascending; branches follow one another, so a key block present in two branches
- *  appears twice. Under causal no span goes beyond row.
+ *  Spans of one branch are disjoint and ascending; branches follow one another, so a key block
+ *  present in two branches appears twice. Under causal no span goes beyond row.
  *  @param head     query head, 0 <= head < Hq
  *  @param row      query block, 0 <= row < nb
- *  @param spans_p  receives an array of *count_p spans, owned by the pattern and valid until the next call on this pattern
- *  @return BSATTN_OK, BSATTN_ERR_INPUT for a head or row out of range, or BSATTN_ERR_MEMORY. Not thread safe. */
+ *  @param spans_p  receives an array of *count_p spans, owned by the pattern and valid until the
+ *                  next call on this pattern
+ *  @return BSATTN_OK, BSATTN_ERR_INPUT for a head or row out of range, or BSATTN_ERR_MEMORY. Not
+ *          thread safe. */
 BSATTN_API bsattn_status_t bsattn_pattern_row(bsattn_pattern_t *pattern, int head, int64_t row,
                                               const bsattn_span_t **spans_p, size_t *count_p);
 
-/* ----------------------------------------------------------------------------------------------------------- estimate */
+/* ------------------------------------------------------------------------------------- estimate */
 
 /** How the work is cut and moved. NULL strings mean "auto". */
 typedef struct bsattn_plan_params {
@@ -166,8 +174,8 @@ typedef struct bsattn_memory {
     int64_t outputs; /**< O shard of the problem's type and LSE shard, fp32 */
     int64_t chunks;  /**< the two K/V chunks: the one computed on and the one arriving */
     int64_t state;   /**< (O, m, l) in fp32 of query rows that see keys in more than one step */
-    int64_t lists;   /**< schedule: work items and key lists; not the planning tables that the ranks of a process share, 8
-                          bytes for each block and different key head mask */
+    int64_t lists;   /**< schedule: work items and key lists; not the planning tables that the ranks
+                          of a process share, 8 bytes for each block and different key head mask */
     int64_t scratch; /**< per thread */
     int64_t total;
 } bsattn_memory_t;
@@ -187,20 +195,23 @@ typedef struct bsattn_rank_estimate {
 /** What a whole job will hold, compute and send. */
 typedef struct bsattn_estimate_totals {
     int ranks;
-    int steps;              /**< ring steps until nobody needs anything */
-    char layout[32];        /**< the layout, "auto" resolved */
-    char exchange[16];      /**< the exchange, "auto" resolved */
-    int64_t bytes_sent;     /**< sum over ranks */
-    int64_t bytes_needed;   /**< the lower bound of this layout: sum over ranks of their bytes_needed */
-    int64_t memory_max;     /**< the largest total of any rank */
-    double imbalance;       /**< largest token pair count of a rank / mean over ranks; 1 is perfect */
-    double time_ms;         /**< modelled: the slowest rank */
+    int steps;            /**< ring steps until nobody needs anything */
+    char layout[32];      /**< the layout, "auto" resolved */
+    char exchange[16];    /**< the exchange, "auto" resolved */
+    int64_t bytes_sent;   /**< sum over ranks */
+    int64_t bytes_needed; /**< the lower bound of this layout: sum over ranks of their
+                                 bytes_needed */
+    int64_t memory_max;   /**< the largest total of any rank */
+    double imbalance;     /**< largest token pair count of a rank / mean over ranks; 1 is
+                                 perfect */
+    double time_ms;       /**< modelled: the slowest rank */
 } bsattn_estimate_totals_t;
 
 /** A prediction: totals of the job and an entry for each rank. */
 typedef struct bsattn_estimate bsattn_estimate_t;
 
-/** Predict memory, bytes, balance and time of a problem on any number of ranks. Needs no peers and no GPU.
+/** Predict memory, bytes, balance and time of a problem on any number of ranks. Needs no peers and
+ *  no GPU.
  *  @param problem    the pattern's, but for dtype and scale
  *  @param ranks      P >= 1
  *  @param threads    threads of each rank, for scratch and time; >= 1
@@ -210,7 +221,8 @@ BSATTN_API bsattn_status_t bsattn_estimate_create(const bsattn_problem_t *proble
                                                   const bsattn_plan_params_t *params,
                                                   bsattn_estimate_t **estimate_p);
 /** @return the totals of the job, owned by the estimate. */
-BSATTN_API const bsattn_estimate_totals_t *bsattn_estimate_totals(const bsattn_estimate_t *estimate);
+BSATTN_API const bsattn_estimate_totals_t *
+bsattn_estimate_totals(const bsattn_estimate_t *estimate);
 /** @param rank 0 <= rank < P
  *  @return the estimate of one rank, owned by the estimate; NULL for a rank out of range. */
 BSATTN_API const bsattn_rank_estimate_t *bsattn_estimate_rank(const bsattn_estimate_t *estimate,
@@ -218,28 +230,31 @@ BSATTN_API const bsattn_rank_estimate_t *bsattn_estimate_rank(const bsattn_estim
 /** Release an estimate; NULL is allowed. */
 BSATTN_API void bsattn_estimate_destroy(bsattn_estimate_t *estimate);
 
-/* ------------------------------------------------------------------------------------------------------------ context */
+/* -------------------------------------------------------------------------------------- context */
 
 /** Who computes: the ranks, how they exchange and what they compute with. */
 typedef struct bsattn_context bsattn_context_t;
 
 typedef struct bsattn_context_params {
-    const void *mpi_comm;  /**< address of an MPI_Comm (MPI initialised by the caller; duplicated), or NULL for none */
+    const void *mpi_comm;  /**< address of an MPI_Comm (MPI initialised by the caller; duplicated),
+                                or NULL for none */
     const char *transport; /**< "auto", "mpi" or "loop"; NULL is auto */
     const char *backend;   /**< "auto" or "cpu"; NULL is auto */
     int virtual_ranks;     /**< ranks of the loop transport, all in this process; 0: 1 */
-    int threads;           /**< per rank; 0: OMP_NUM_THREADS if set, else this rank's share of the cores it may use */
-    double timeout_s;      /**< longest wait for a peer without progress, or four times what this rank itself was last away
-                                if that is longer; then the job is ended (MPI_Abort) with exit code 124 and a message on
-                                standard error that says who waits for whom. 0: wait for ever */
+    int threads;           /**< per rank; 0: OMP_NUM_THREADS if set, else this rank's share of the
+                                cores it may use */
+    double timeout_s;      /**< longest wait for a peer without progress, or four times what this
+                                rank itself was last away if that is longer; then the job is ended
+                                (MPI_Abort) with exit code 124 and a message on standard error that
+                                says who waits for whom. 0: wait for ever */
 } bsattn_context_params_t;
 
 /** Fill with zeros and NULLs: MPI absent, everything automatic, no timeout. */
 BSATTN_API void bsattn_context_params_init(bsattn_context_params_t *params);
 
 /** Open transport and backend. Collective.
- *  @return BSATTN_OK, BSATTN_ERR_INPUT, BSATTN_ERR_ENVIRONMENT (the transport or backend cannot work here) or
- *          BSATTN_ERR_MEMORY. */
+ *  @return BSATTN_OK, BSATTN_ERR_INPUT, BSATTN_ERR_ENVIRONMENT (the transport or backend cannot
+ *          work here) or BSATTN_ERR_MEMORY. */
 BSATTN_API bsattn_status_t bsattn_context_create(const bsattn_context_params_t *params,
                                                  bsattn_context_t **context_p);
 /** Release a context; collective; after the plans made from it. NULL is allowed. */
@@ -248,7 +263,8 @@ BSATTN_API void bsattn_context_destroy(bsattn_context_t *context);
 typedef struct bsattn_context_info {
     int ranks;                    /**< P */
     int local_count;              /**< ranks in this process: 1, or P with loop */
-    int first_rank;               /**< this process holds first_rank .. first_rank + local_count - 1 */
+    int first_rank;               /**< this process holds first_rank .. first_rank + local_count -
+                                       1 */
     int threads;                  /**< per rank */
     int hosts;                    /**< distinct hosts of all ranks */
     const char *transport;        /**< as decided */
@@ -260,7 +276,7 @@ typedef struct bsattn_context_info {
 /** What was decided. The strings live as long as the context. */
 BSATTN_API void bsattn_context_info(const bsattn_context_t *context, bsattn_context_info_t *info_p);
 
-/* --------------------------------------------------------------------------------------------------------------- plan */
+/* ----------------------------------------------------------------------------------------- plan */
 
 /** Everything decided and allocated for one problem, pattern, layout and set of ranks. */
 typedef struct bsattn_plan bsattn_plan_t;
@@ -271,8 +287,8 @@ typedef struct bsattn_token_run {
     int64_t count;
 } bsattn_token_run_t;
 
-/** The tensors of one rank, allocated by the caller. n is bsattn_plan_tokens(); local row r is the token that the rank's
- *  runs, concatenated, put at place r. */
+/** The tensors of one rank, allocated by the caller. n is bsattn_plan_tokens(); local row r is the
+ *  token that the rank's runs, concatenated, put at place r. */
 typedef struct bsattn_tensors {
     const void *q; /**< [b, n, Hq, D] of the problem's type */
     const void *k; /**< [b, n, Hk, D] of the problem's type */
@@ -285,7 +301,8 @@ typedef struct bsattn_tensors {
 typedef struct bsattn_timings {
     double total_ms;
     double attend_ms;   /**< kernels at work */
-    double exchange_ms; /**< from the start of each exchange to its observed end, summed over steps */
+    double exchange_ms; /**< from the start of each exchange to its observed end, summed over
+                             steps */
     double exposed_ms;  /**< exchange time during which the kernels stood still */
 } bsattn_timings_t;
 
@@ -311,27 +328,30 @@ BSATTN_API int64_t bsattn_plan_tokens(const bsattn_plan_t *plan, int local);
 BSATTN_API const bsattn_token_run_t *bsattn_plan_runs(const bsattn_plan_t *plan, int local,
                                                       size_t *count_p);
 
-/** @return the estimate the plan was made from: what every rank was predicted to hold, compute and send. */
+/** @return the estimate the plan was made from: what every rank was predicted to hold, compute and
+ *  send. */
 BSATTN_API const bsattn_estimate_t *bsattn_plan_estimate(const bsattn_plan_t *plan);
 
-/** @return bytes the plan really allocated for a rank of this process: chunks, state, lists and scratch. */
+/** @return bytes the plan really allocated for a rank of this process: chunks, state, lists and
+ *  scratch. */
 BSATTN_API int64_t bsattn_plan_allocated(const bsattn_plan_t *plan, int local);
 
 /** Compute O and LSE. Collective; returns when this process's results are written.
  *  @param tensors  one entry per rank of this process
- *  @return BSATTN_OK, or BSATTN_ERR_ENVIRONMENT if the transport fails: other ranks may then see success, and plan and
- *          context can only be destroyed. */
+ *  @return BSATTN_OK, or BSATTN_ERR_ENVIRONMENT if the transport fails: other ranks may then see
+ *          success, and plan and context can only be destroyed. */
 BSATTN_API bsattn_status_t bsattn_execute(bsattn_plan_t *plan, const bsattn_tensors_t *tensors);
 
 /** @return the times of the last execute of a rank of this process. */
 BSATTN_API bsattn_timings_t bsattn_plan_timings(const bsattn_plan_t *plan, int local);
 
-/* -------------------------------------------------------------------------------------------------------------- check */
+/* ---------------------------------------------------------------------------------------- check */
 
 typedef enum bsattn_tensor { BSATTN_Q = 0, BSATTN_K = 1, BSATTN_V = 2 } bsattn_tensor_t;
 
-/** Delivers rows of the global tensors, of whatever rank: tokens first .. first + count - 1 of one batch item and head,
- *  rounded to the problem's type, to out, fp32 [count, D]. Must be thread safe. */
+/** Delivers rows of the global tensors, of whatever rank: tokens first .. first + count - 1 of one
+ *  batch item and head, rounded to the problem's type, to out, fp32 [count, D]. Must be thread
+ *  safe. */
 typedef bsattn_status_t (*bsattn_rows_func_t)(void *arg, bsattn_tensor_t tensor, int64_t batch,
                                               int head, int64_t first, int64_t count, float *out);
 
@@ -344,10 +364,11 @@ typedef struct bsattn_check_result {
 
 /** Compare results with an fp64 reference on sampled query rows. Collective.
  *  @param tensors  as given to the last bsattn_execute(); lse must not be NULL
- *  @param rows     query rows to sample over all ranks (each is one token of one head); 0: all of them
+ *  @param rows     query rows to sample over all ranks (each is one token of one head); 0: all of
+ *                  them
  *  @param seed     of the sample
- *  @return BSATTN_OK with result_p->passed telling the outcome; BSATTN_ERR_INPUT for lse NULL or negative rows,
- *          BSATTN_ERR_MEMORY, BSATTN_ERR_ENVIRONMENT or what read_rows returned. */
+ *  @return BSATTN_OK with result_p->passed telling the outcome; BSATTN_ERR_INPUT for lse NULL or
+ *          negative rows, BSATTN_ERR_MEMORY, BSATTN_ERR_ENVIRONMENT or what read_rows returned. */
 BSATTN_API bsattn_status_t bsattn_plan_check(bsattn_plan_t *plan, const bsattn_tensors_t *tensors,
                                              int64_t rows, uint64_t seed,
                                              bsattn_rows_func_t read_rows, void *arg,

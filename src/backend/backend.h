@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/** @file backend.h  Where the work is done: memory, moving rows into chunks, kernels. A table of functions per backend. */
+/** @file backend.h  Where the work is done: memory, moving rows into chunks, kernels. A table of
+ *  functions per backend. */
 #ifndef BSATTN_BACKEND_BACKEND_H
 #define BSATTN_BACKEND_BACKEND_H
 

@@ -7,7 +7,8 @@
 
 enum { ALIGNMENT = 64 };
 
-/* Nominal figures of one core and of messages between processes of one host, for the model of bsattn_machine_t only. */
+/* Nominal figures of one core and of messages between processes of one host, for the model of
+ * bsattn_machine_t only. */
 static const double core_flops_per_s = 60e9;
 static const double link_bytes_per_s = 8e9;
 static const double link_latency_s = 10e-6;

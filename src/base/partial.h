@@ -3,8 +3,9 @@
  * @file partial.h
  * Files that are not complete yet and must not outlive a job that is cut short.
  *
- * Between bsattn_partial_add() and bsattn_partial_forget() a file is removed if the process gets SIGINT, SIGTERM or SIGHUP, or
- * calls bsattn_partial_remove_all() before it gives up. Not thread safe.
+ * Between bsattn_partial_add() and bsattn_partial_forget() a file is removed if the process gets
+ * SIGINT, SIGTERM or SIGHUP, or calls bsattn_partial_remove_all() before it gives up. Not thread
+ * safe.
  */
 #ifndef BSATTN_BASE_PARTIAL_H
 #define BSATTN_BASE_PARTIAL_H

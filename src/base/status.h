@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/** @file status.h  The one error path: who finds an error says it once; callers pass the status on. */
+/** @file status.h  The one error path: who finds an error says it once; callers pass the status
+ *  on. */
 #ifndef BSATTN_BASE_STATUS_H
 #define BSATTN_BASE_STATUS_H
 
@@ -7,12 +8,13 @@
 
 enum { BSATTN_ERROR_TEXT_SIZE = 768 };
 
-/** Record the message of a failure for this thread and return its status. The message is one line that names the value and
- *  what is accepted. */
+/** Record the message of a failure for this thread and return its status. The message is one line
+ *  that names the value and what is accepted. */
 bsattn_status_t bsattn_fail(bsattn_status_t status, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
-/** Return from the calling function with the status of a failed call. Only where nothing needs freeing. */
+/** Return from the calling function with the status of a failed call. Only where nothing needs
+ *  freeing. */
 #define BSATTN_TRY(_call)                                                                          \
     do {                                                                                           \
         bsattn_status_t try_status_ = (_call);                                                     \

@@ -127,8 +127,8 @@ static size_t least(size_t a, size_t b)
     return (a < b) ? a : b;
 }
 
-/* Edits that turn a into b: characters added, dropped, changed, or swapped with their neighbour. Names of at most
- * NAME_MAX_LENGTH characters. */
+/* Edits that turn a into b: characters added, dropped, changed, or swapped with their neighbour.
+ * Names of at most NAME_MAX_LENGTH characters. */
 static size_t edit_distance(const char *a, const char *b)
 {
     size_t rows[3][NAME_MAX_LENGTH + 1];

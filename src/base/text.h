@@ -25,7 +25,8 @@ void bsattn_strbuf_add(bsattn_strbuf_t *buf, const char *format, ...)
 /** Copy text, cutting what does not fit. @return false if it was cut */
 bool bsattn_text_copy(char *out, size_t size, const char *text);
 
-/** Read a whole text as a decimal integer. @return false, leaving *value_p, if it is anything else or does not fit */
+/** Read a whole text as a decimal integer. @return false, leaving *value_p, if it is anything else
+ *  or does not fit */
 bool bsattn_text_int64(const char *text, int64_t *value_p);
 
 /** The same with a suffix K, M, G or T (binary, either case): "64K" is 65536. Not negative. */
@@ -34,7 +35,8 @@ bool bsattn_text_size(const char *text, int64_t *value_p);
 /** Read a whole text as a finite number. */
 bool bsattn_text_double(const char *text, double *value_p);
 
-/** @return the candidate nearest to name in edit distance (a swap of neighbours counts 1), or NULL if none is near enough to be a misspelling */
+/** @return the candidate nearest to name in edit distance (a swap of neighbours counts 1), or NULL
+ *  if none is near enough to be a misspelling */
 const char *bsattn_text_nearest(const char *name, const char *const *candidates, size_t count);
 
 /** Write a byte count for people, e.g. "1.50 GiB". @return out */

@@ -25,9 +25,9 @@ typedef struct need_list {
 typedef struct build {
     bsattn_row_work_t row_work;
     bsattn_spans_t row;
-    bsattn_spans_t used;   /* blocks used by the rank at hand */
-    int32_t *edge;         /* [nb + 1] difference array, zero between uses */
-    need_list_t needs;     /* by user, ascending */
+    bsattn_spans_t used;    /* blocks used by the rank at hand */
+    int32_t *edge;          /* [nb + 1] difference array, zero between uses */
+    need_list_t needs;      /* by user, ascending */
     size_t *first_of_owner; /* [P + 1] into by_owner */
     need_t *by_owner;
     int32_t *next_unset; /* [slots + 1] */
@@ -52,8 +52,8 @@ static void build_free(build_t *build)
 
 static bsattn_status_t need_add(need_list_t *list, need_t need)
 {
-    BSATTN_TRY(bsattn_array_reserve(&list->items, &list->capacity, list->count + 1,
-                                    sizeof(*list->items)));
+    BSATTN_TRY(
+        bsattn_array_reserve(&list->items, &list->capacity, list->count + 1, sizeof(*list->items)));
     list->items[list->count++] = need;
     return BSATTN_OK;
 }
@@ -93,7 +93,7 @@ int64_t bsattn_demand_slot_tokens(const bsattn_demand_t *demand, int owner, int6
     return tokens;
 }
 
-/* ------------------------------------------------------------------------------------------------------------- classes */
+/* -------------------------------------------------------------------------------------- classes */
 
 /* Do two key heads see the same set of pattern classes, head by head? */
 static bool kv_heads_alike(const bsattn_pattern_t *pattern, int a, int b)
@@ -141,7 +141,7 @@ static void classify_lists(bsattn_demand_t *demand)
     }
 }
 
-/* --------------------------------------------------------------------------------------------------- blocks used by a rank */
+/* ------------------------------------------------------------------------ blocks used by a rank */
 
 /* The blocks that a list of spans reaches from the lowest to the highest. */
 static bsattn_span_t range_of(const bsattn_spans_t *spans)
@@ -180,7 +180,8 @@ static bsattn_status_t union_by_edges(build_t *build, bsattn_span_t range, bsatt
     return BSATTN_OK;
 }
 
-/* Make a list a set, whichever way is cheaper: sorting its spans or scanning the blocks they reach. */
+/* Make a list a set, whichever way is cheaper: sorting its spans or scanning the blocks they
+ * reach. */
 static bsattn_status_t make_set(build_t *build, bsattn_spans_t *spans)
 {
     bsattn_span_t range = range_of(spans);
@@ -192,7 +193,8 @@ static bsattn_status_t make_set(build_t *build, bsattn_spans_t *spans)
     return union_by_edges(build, range, spans);
 }
 
-/* Collect in build->used the blocks that a rank's rows touch through the query heads of a kv class. */
+/* Collect in build->used the blocks that a rank's rows touch through the query heads of a kv
+ * class. */
 static bsattn_status_t collect_used(const bsattn_demand_t *demand, build_t *build, int kv_class,
                                     int rank)
 {
@@ -245,7 +247,7 @@ static bsattn_status_t collect_needs(bsattn_demand_t *demand, build_t *build, in
     return BSATTN_OK;
 }
 
-/* --------------------------------------------------------------------------------------------------------------- farthest */
+/* ------------------------------------------------------------------------------------- farthest */
 
 /* Bucket the needs by owner; within one owner users stay ascending. */
 static bsattn_status_t sort_by_owner(const bsattn_demand_t *demand, build_t *build)
@@ -293,7 +295,8 @@ static int32_t find_unset(int32_t *next, int32_t slot)
     return root;
 }
 
-/* Needs come by descending hop, so the first to reach a slot is its farthest user; slots already set are jumped over. */
+/* Needs come by descending hop, so the first to reach a slot is its farthest user; slots already
+ * set are jumped over. */
 static void mark_far(int32_t *far, int32_t *next, const need_t *need, int hop)
 {
     int32_t end = need->slot + need->count;
@@ -345,7 +348,7 @@ static bsattn_status_t class_far(bsattn_demand_t *demand, build_t *build, int kv
     return BSATTN_OK;
 }
 
-/* ---------------------------------------------------------------------------------------------------------- life and death */
+/* ------------------------------------------------------------------------------- life and death */
 
 void bsattn_demand_free(bsattn_demand_t *demand)
 {
@@ -382,8 +385,8 @@ static bsattn_status_t demand_alloc(bsattn_demand_t *demand)
     }
     BSATTN_ASSERT(demand->owner_first[ranks] == demand->layout.blocks);
     demand->last_owner = bsattn_layout_owner(&demand->layout, demand->layout.blocks - 1);
-    demand->last_missing = demand->layout.blocks * demand->pattern->problem.block -
-                           demand->pattern->problem.seq_len;
+    demand->last_missing =
+        demand->layout.blocks * demand->pattern->problem.block - demand->pattern->problem.seq_len;
     demand->far = malloc((size_t)demand->kv_class_count * (size_t)demand->layout.blocks *
                          sizeof(*demand->far));
     return (demand->far == NULL) ? fail_memory() : BSATTN_OK;

@@ -3,9 +3,10 @@
  * @file demand.h
  * Who needs whose key blocks: for every block the farthest rank on the ring that uses it.
  *
- * Hop h of a chunk is the rank h places after its owner. A block travels as far as its farthest user and no further, so
- * one number per block, far, says all: at hop h the chunk holds the blocks with far >= h, in ascending order. Key heads
- * whose query heads have the same masks form a *kv class* and share these numbers.
+ * Hop h of a chunk is the rank h places after its owner. A block travels as far as its farthest
+ * user and no further, so one number per block, far, says all: at hop h the chunk holds the blocks
+ * with far >= h, in ascending order. Key heads whose query heads have the same masks form a *kv
+ * class* and share these numbers.
  */
 #ifndef BSATTN_PROBLEM_DEMAND_H
 #define BSATTN_PROBLEM_DEMAND_H
@@ -28,14 +29,19 @@ typedef struct bsattn_demand {
     bsattn_list_class_t *list_classes; /**< [list_class_count] */
     int *list_class_of_head;           /**< [Hq] */
     int64_t *owner_first;              /**< [P + 1]: where an owner's slots begin in far */
-    int32_t *far;                      /**< [kv_class_count, nb], blocks in owner order; -1: nobody needs it */
-    int last_owner;                    /**< rank that owns the last block of the sequence, in its last slot */
+    int32_t *far;                      /**< [kv_class_count, nb], blocks in owner order; -1: nobody
+                                            needs it */
+    int last_owner;                    /**< rank that owns the last block of the sequence, in its
+                                            last slot */
     int64_t last_missing;              /**< tokens that the last block is short of B */
-    int64_t *bytes_needed;             /**< [P]: distinct remote K/V bytes that a rank's rows touch */
-    int steps;                         /**< 1 + the largest far: ring steps until nobody needs anything */
+    int64_t *bytes_needed;             /**< [P]: distinct remote K/V bytes that a rank's rows
+                                            touch */
+    int steps;                         /**< 1 + the largest far: ring steps until nobody needs
+                                            anything */
 } bsattn_demand_t;
 
-/** Compute the demand of a pattern under a layout. Time and memory proportional to the pattern's lists.
+/** Compute the demand of a pattern under a layout. Time and memory proportional to the pattern's
+ *  lists.
  *  @return BSATTN_OK or BSATTN_ERR_MEMORY; release with bsattn_demand_free() */
 bsattn_status_t bsattn_demand_init(bsattn_demand_t *demand, const bsattn_pattern_t *pattern,
                                    const bsattn_layout_t *layout);

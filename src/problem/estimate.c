@@ -13,7 +13,8 @@ typedef struct build {
     const bsattn_demand_t *demand;
     const bsattn_machine_t *machine;
     bsattn_estimate_t *estimate;
-    int64_t *chunk_tokens; /* [P, steps]: tokens of an owner's chunk at each hop, summed over key heads */
+    int64_t *chunk_tokens; /* [P, steps]: tokens of an owner's chunk at each hop, summed over key
+                            * heads */
     double *pairs_of_hop;  /* [P] */
 } build_t;
 
@@ -116,11 +117,11 @@ static void predict_memory(const build_t *build, const bsattn_schedule_counts_t 
     memory->inputs = rows * row_bytes * (problem->heads_q + 2 * (int64_t)problem->heads_kv);
     memory->outputs = rows * problem->heads_q * (row_bytes + (int64_t)sizeof(float));
     memory->chunks = chunk_memory(build, rank);
-    memory->state = counts->needs_state
-                        ? (int64_t)machine->state_bytes(problem->batch, problem->heads_q,
-                                                        out->tokens, problem->head_dim,
-                                                        problem->block)
-                        : 0;
+    memory->state =
+        counts->needs_state
+            ? (int64_t)machine->state_bytes(problem->batch, problem->heads_q, out->tokens,
+                                            problem->head_dim, problem->block)
+            : 0;
     memory->lists = bsattn_schedule_bytes(build->demand, counts);
     memory->scratch =
         machine->threads * (int64_t)machine->scratch_bytes(problem->head_dim, problem->block);
@@ -128,7 +129,8 @@ static void predict_memory(const build_t *build, const bsattn_schedule_counts_t 
                     memory->lists + memory->scratch;
 }
 
-/* At every step the rank computes on one chunk while the next one comes in, at the cost of compute time or not. */
+/* At every step the rank computes on one chunk while the next one comes in, at the cost of compute
+ * time or not. */
 static void predict_time(const build_t *build, int rank, bsattn_rank_estimate_t *out)
 {
     const bsattn_problem_t *problem = &build->demand->pattern->problem;
@@ -145,12 +147,12 @@ static void predict_time(const build_t *build, int rank, bsattn_rank_estimate_t 
             int64_t more = (received > sent) ? received : sent;
             out->bytes_received += received;
             out->bytes_sent += sent;
-            exchange_s = (more > 0) ? (double)more / machine->link_bytes_per_s +
-                                          machine->link_latency_s
-                                    : 0.0;
+            exchange_s = (more > 0)
+                             ? (double)more / machine->link_bytes_per_s + machine->link_latency_s
+                             : 0.0;
         }
         out->time_attend_ms += 1e3 * attend_s;
-        out->time_total_ms += 1e3 * (!machine->hides_exchange    ? attend_s + exchange_s
+        out->time_total_ms += 1e3 * (!machine->hides_exchange  ? attend_s + exchange_s
                                      : (attend_s > exchange_s) ? attend_s
                                                                : exchange_s);
     }
@@ -165,8 +167,8 @@ static bsattn_status_t predict_rank(build_t *build, int rank)
 
     memset(build->pairs_of_hop, 0, (size_t)demand->layout.ranks * sizeof(double));
     BSATTN_TRY(bsattn_schedule_count(demand, rank, build->pairs_of_hop, &counts));
-    out->tokens = bsattn_demand_slot_tokens(demand, rank, 0,
-                                            bsattn_layout_count(&demand->layout, rank));
+    out->tokens =
+        bsattn_demand_slot_tokens(demand, rank, 0, bsattn_layout_count(&demand->layout, rank));
     out->pairs_token = counts.pairs_token * (double)demand->pattern->problem.batch;
     out->bytes_needed = demand->bytes_needed[rank];
     predict_memory(build, &counts, rank, out);
@@ -238,7 +240,7 @@ bsattn_status_t bsattn_estimate_compute(const bsattn_demand_t *demand,
     return BSATTN_OK;
 }
 
-/* ---------------------------------------------------------------------------------------------------------------- choice */
+/* --------------------------------------------------------------------------------------- choice */
 
 /* The model's times are good to a few percent at best. */
 static const double clearly_faster = 0.97;

@@ -5,7 +5,8 @@
 
 #include "problem/demand.h"
 
-/** What the prediction must know of the machine a rank computes on. Rates are nominal: predicted times are a model. */
+/** What the prediction must know of the machine a rank computes on. Rates are nominal: predicted
+ *  times are a model. */
 typedef struct bsattn_machine {
     /** @return bytes of the state of a rank with these rows */
     size_t (*state_bytes)(int64_t batch, int heads_q, int64_t tokens, int head_dim, int block);
@@ -29,8 +30,8 @@ bsattn_status_t bsattn_estimate_compute(const bsattn_demand_t *demand,
                                         const bsattn_machine_t *machine,
                                         bsattn_estimate_t **estimate_p);
 
-/** Choose a layout ("auto": the fastest; where the model cannot tell, the one that sends least; contiguous where equal),
- *  compute demand and estimate.
+/** Choose a layout ("auto": the fastest; where the model cannot tell, the one that sends least;
+ *  contiguous where equal), compute demand and estimate.
  *  @param params  NULL: everything automatic
  *  @return BSATTN_OK, BSATTN_ERR_INPUT or BSATTN_ERR_MEMORY; release both results */
 bsattn_status_t bsattn_estimate_choose(const bsattn_pattern_t *pattern, int ranks,

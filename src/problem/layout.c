@@ -112,8 +112,9 @@ int64_t bsattn_layout_lower(const bsattn_layout_t *layout, int rank, int64_t blo
     case BSATTN_LAYOUT_CYCLIC:
         run = block / layout->run;
         place = run % layout->ranks;
-        return run / layout->ranks * layout->run +
-               ((place > rank) ? layout->run : (place == rank) ? block % layout->run : 0);
+        return run / layout->ranks * layout->run + ((place > rank)    ? layout->run
+                                                    : (place == rank) ? block % layout->run
+                                                                      : 0);
     }
     BSATTN_ASSERT(!"layout kind");
     return 0;

@@ -3,8 +3,8 @@
  * @file layout.h
  * A layout maps every block of the sequence to the rank that owns it.
  *
- * A rank's blocks in ascending order are its slots 0, 1, ..; so a span of blocks, seen by one owner, is a span of slots
- * under every layout. All functions are closed forms, O(1).
+ * A rank's blocks in ascending order are its slots 0, 1, ..; so a span of blocks, seen by one
+ * owner, is a span of slots under every layout. All functions are closed forms, O(1).
  *
  *   contiguous  rank p owns one run of nb/P blocks (the first nb % P ranks one more)
  *   zigzag      the sequence is cut in 2P runs; rank p owns the runs p and 2P-1-p
@@ -41,7 +41,8 @@ void bsattn_layout_format(const bsattn_layout_t *layout, char *out, size_t size)
 /** @return the rank that owns a block */
 int bsattn_layout_owner(const bsattn_layout_t *layout, int64_t block);
 
-/** @return the number of a rank's blocks below `block` (0 .. nb): the slot of `block` if the rank owns it */
+/** @return the number of a rank's blocks below `block` (0 .. nb): the slot of `block` if the rank
+ *  owns it */
 int64_t bsattn_layout_lower(const bsattn_layout_t *layout, int rank, int64_t block);
 
 /** @return the number of blocks a rank owns */
@@ -60,7 +61,8 @@ typedef struct bsattn_piece {
     int32_t count;
 } bsattn_piece_t;
 
-/** Walks the pieces of a span, at most min(runs, P) of them. Start with bsattn_piece_begin(), go on while it returns true. */
+/** Walks the pieces of a span, at most min(runs, P) of them. Start with bsattn_piece_begin(), go on
+ *  while it returns true. */
 typedef struct bsattn_piece_walk {
     const bsattn_layout_t *layout;
     bsattn_span_t span;

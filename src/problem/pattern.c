@@ -152,9 +152,9 @@ bsattn_status_t bsattn_pattern_row(bsattn_pattern_t *pattern, int head, int64_t 
                                    const bsattn_span_t **spans_p, size_t *count_p)
 {
     if ((head < 0) || (head >= pattern->problem.heads_q) || (row < 0) || (row >= pattern->blocks)) {
-        return bsattn_fail(BSATTN_ERR_INPUT,
-                           "head %d, query block %lld: must be below %d and %lld", head,
-                           (long long)row, pattern->problem.heads_q, (long long)pattern->blocks);
+        return bsattn_fail(BSATTN_ERR_INPUT, "head %d, query block %lld: must be below %d and %lld",
+                           head, (long long)row, pattern->problem.heads_q,
+                           (long long)pattern->blocks);
     }
     BSATTN_TRY(bsattn_pattern_class_row(pattern, pattern->class_of_head[head], row, &pattern->work,
                                         &pattern->row));

@@ -5,8 +5,9 @@
  *
  *   pattern -> one head_mask per different text -> branches -> terms
  *
- * Query heads with the same mask form a *class*; everything downstream works by class. Memory and time are proportional to
- * the spans of the rows asked for; nothing of size nb^2 exists unless a mask file brings it.
+ * Query heads with the same mask form a *class*; everything downstream works by class. Memory and
+ * time are proportional to the spans of the rows asked for; nothing of size nb^2 exists unless a
+ * mask file brings it.
  */
 #ifndef BSATTN_PROBLEM_PATTERN_H
 #define BSATTN_PROBLEM_PATTERN_H
@@ -38,14 +39,15 @@ typedef struct bsattn_level {
 /** A term, its parameters converted to blocks. */
 typedef struct bsattn_term {
     bsattn_term_kind_t kind;
-    double density;  /**< local, strided, random: the density asked for; 0: the parameter itself was given */
-    int64_t half;    /**< local: |i - j| <= half */
-    int64_t count;   /**< global, sink: G blocks; random: k draws; strided: s; clipped to nb */
-    uint64_t seed;   /**< random */
-    bool rows;       /**< hierarchical: strides select query rows, not key columns */
-    int rate_count;  /**< dilated */
+    double density; /**< local, strided, random: the density asked for; 0: the parameter itself was
+                          given */
+    int64_t half;   /**< local: |i - j| <= half */
+    int64_t count;  /**< global, sink: G blocks; random: k draws; strided: s; clipped to nb */
+    uint64_t seed;  /**< random */
+    bool rows;      /**< hierarchical: strides select query rows, not key columns */
+    int rate_count; /**< dilated */
     int64_t rates[BSATTN_RATES_MAX]; /**< dilated: ascending, distinct, >= 1 */
-    int level_count; /**< hierarchical */
+    int level_count;                 /**< hierarchical */
     bsattn_level_t levels[BSATTN_LEVELS_MAX];
     unsigned char *mask; /**< blocks: [mask_heads, nb, nb], owned */
     int64_t mask_heads;  /**< 1 or Hq */
@@ -63,7 +65,8 @@ typedef struct bsattn_head_mask {
     int branch_count;
 } bsattn_head_mask_t;
 
-/** Buffers for generating rows; zero-initialise, one per thread; release with bsattn_row_work_free(). */
+/** Buffers for generating rows; zero-initialise, one per thread; release with
+ *  bsattn_row_work_free(). */
 typedef struct bsattn_row_work {
     bsattn_spans_t term;
     bsattn_spans_t branch;
@@ -86,13 +89,15 @@ struct bsattn_pattern {
 
 void bsattn_row_work_free(bsattn_row_work_t *work);
 
-/** Parse a pattern's text into masks and the mask of each head, windows and tokens converted to blocks. Density requests are
- *  left in the terms, mask files are read. The pattern's problem and blocks must be set.
- *  @return BSATTN_OK, BSATTN_ERR_INPUT with the position, BSATTN_ERR_FILE or BSATTN_ERR_MEMORY; the masks made so far are
- *          the pattern's to release in any case */
+/** Parse a pattern's text into masks and the mask of each head, windows and tokens converted to
+ *  blocks. Density requests are left in the terms, mask files are read. The pattern's problem and
+ *  blocks must be set.
+ *  @return BSATTN_OK, BSATTN_ERR_INPUT with the position, BSATTN_ERR_FILE or BSATTN_ERR_MEMORY; the
+ *          masks made so far are the pattern's to release in any case */
 bsattn_status_t bsattn_pattern_parse(bsattn_pattern_t *pattern, const char *text);
 
-/** Choose the parameter of a term with a density request: the pattern whose measured block density is nearest. */
+/** Choose the parameter of a term with a density request: the pattern whose measured block density
+ *  is nearest. */
 void bsattn_term_resolve_density(bsattn_term_t *term, int64_t blocks, bool causal);
 
 /** The row of one class: spans of each branch a set, branches one after the other.
@@ -100,11 +105,10 @@ void bsattn_term_resolve_density(bsattn_term_t *term, int64_t blocks, bool causa
  *  @param out   overwritten
  *  @return BSATTN_OK or BSATTN_ERR_MEMORY */
 bsattn_status_t bsattn_pattern_class_row(const bsattn_pattern_t *pattern, int class_index,
-                                         int64_t row, bsattn_row_work_t *work,
-                                         bsattn_spans_t *out);
+                                         int64_t row, bsattn_row_work_t *work, bsattn_spans_t *out);
 
-/** @return unmasked token pairs of one batch item and head in a span of a row; under causal a span that ends with the
- *  diagonal block is masked in it */
+/** @return unmasked token pairs of one batch item and head in a span of a row; under causal a span
+ *  that ends with the diagonal block is masked in it */
 double bsattn_pattern_span_pairs(const bsattn_pattern_t *pattern, int64_t row, bsattn_span_t span);
 
 #endif

@@ -162,7 +162,7 @@ static bsattn_status_t read_keys(parser_t *parser, term_text_t *term)
     return take(parser, ')') ? BSATTN_OK : fail_at(parser, parser->at, "',' or ')' is expected");
 }
 
-/* ------------------------------------------------------------------------------------------------ values of parameters */
+/* ------------------------------------------------------------------------- values of parameters */
 
 static bsattn_status_t value_size(const parser_t *parser, const key_value_t *kv, int64_t min,
                                   int64_t *value_p)
@@ -204,14 +204,14 @@ static bsattn_status_t value_window(const parser_t *parser, const key_value_t *k
     int64_t window;
 
     BSATTN_TRY(value_size(parser, kv, 0, &window));
-    term->half = min64(window / (2 * (int64_t)parser->pattern->problem.block),
-                       parser->pattern->blocks);
+    term->half =
+        min64(window / (2 * (int64_t)parser->pattern->problem.block), parser->pattern->blocks);
     return BSATTN_OK;
 }
 
 /* A stride or a number of draws, in blocks. */
 static bsattn_status_t value_count(const parser_t *parser, const key_value_t *kv,
-                                    bsattn_term_t *term)
+                                   bsattn_term_t *term)
 {
     BSATTN_TRY(value_size(parser, kv, 1, &term->count));
     term->count = min64(term->count, parser->pattern->blocks);
@@ -264,7 +264,8 @@ static bsattn_status_t value_rates(const parser_t *parser, const key_value_t *kv
     (void)bsattn_text_copy(list, sizeof(list), kv->value);
     while ((item = strsep(&rest, ":")) != NULL) {
         int64_t rate;
-        if (!bsattn_text_size(item, &rate) || (rate < 1) || (term->rate_count == BSATTN_RATES_MAX)) {
+        if (!bsattn_text_size(item, &rate) || (rate < 1) ||
+            (term->rate_count == BSATTN_RATES_MAX)) {
             return fail_value(parser, kv,
                               "at most 64 block offsets of 1 or more separated by ':', "
                               "e.g. 1:2:4");
@@ -352,7 +353,7 @@ static bsattn_status_t value_file(const parser_t *parser, const key_value_t *kv,
     return BSATTN_OK;
 }
 
-/* ------------------------------------------------------------------------------------------------------- terms by name */
+/* -------------------------------------------------------------------------------- terms by name */
 
 typedef bsattn_status_t (*value_func_t)(const parser_t *parser, const key_value_t *kv,
                                         bsattn_term_t *term);
@@ -486,7 +487,7 @@ static bsattn_status_t parse_term(parser_t *parser, bsattn_term_t *term)
     return status;
 }
 
-/* ----------------------------------------------------------------------------------------- branches, masks and heads */
+/* -------------------------------------------------------------------- branches, masks and heads */
 
 /* Append a zeroed element to an array that the pattern owns. */
 static void *grow(void *items_p, int *count, size_t size)

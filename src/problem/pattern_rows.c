@@ -101,7 +101,8 @@ static int64_t random_draw(const row_args_t *args, int64_t draw, int64_t bound)
     return (int64_t)(((unsigned __int128)bits * (uint64_t)bound) >> 64);
 }
 
-/* A set of distinct draws: bits where they are no more than a few words per draw, else a sorted list. */
+/* A set of distinct draws: bits where they are no more than a few words per draw, else a sorted
+ * list. */
 typedef struct draw_set {
     uint64_t *bits;
     size_t words;
@@ -211,8 +212,8 @@ static bsattn_status_t row_term(const row_args_t *args, bsattn_row_work_t *work,
     case BSATTN_TERM_STRIDED:
         return add_progression(args, 0, args->nb, term->count, args->i % term->count, out);
     case BSATTN_TERM_GLOBAL:
-        return bsattn_spans_add(out, 0,
-                                (args->i < term->count) ? args->end : min64(term->count, args->end));
+        return bsattn_spans_add(
+            out, 0, (args->i < term->count) ? args->end : min64(term->count, args->end));
     case BSATTN_TERM_SINK:
         return bsattn_spans_add(out, 0, min64(term->count, args->end));
     case BSATTN_TERM_HIERARCHICAL:

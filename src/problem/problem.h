@@ -8,7 +8,8 @@
 /** Largest number of blocks: block indices are int32_t. */
 #define BSATTN_BLOCKS_MAX INT64_C(0x7ffffff0)
 
-/** @return the tokens of blocks first <= x < last, the last block of the sequence being possibly short */
+/** @return the tokens of blocks first <= x < last, the last block of the sequence being possibly
+ *  short */
 int64_t bsattn_problem_span_tokens(const bsattn_problem_t *problem, int64_t first, int64_t last);
 
 /** @return bytes of one token row of one head of K (or Q, V, O): D elements */

@@ -51,13 +51,14 @@ static bsattn_status_t fail_memory(void)
 
 static bsattn_status_t raw_add(raw_list_t *list, raw_run_t run)
 {
-    BSATTN_TRY(bsattn_array_reserve(&list->items, &list->capacity, list->count + 1,
-                                    sizeof(*list->items)));
+    BSATTN_TRY(
+        bsattn_array_reserve(&list->items, &list->capacity, list->count + 1, sizeof(*list->items)));
     list->items[list->count++] = run;
     return BSATTN_OK;
 }
 
-/* Append rows, joining the last run if they follow it. joinable: first entry of this list that may be joined. */
+/* Append rows, joining the last run if they follow it. joinable: first entry of this list that may
+ * be joined. */
 static bsattn_status_t run_add(run_list_t *list, size_t joinable, int64_t first, int64_t count)
 {
     if ((list->count > joinable) &&
@@ -65,8 +66,8 @@ static bsattn_status_t run_add(run_list_t *list, size_t joinable, int64_t first,
         list->items[list->count - 1].count += count;
         return BSATTN_OK;
     }
-    BSATTN_TRY(bsattn_array_reserve(&list->items, &list->capacity, list->count + 1,
-                                    sizeof(*list->items)));
+    BSATTN_TRY(
+        bsattn_array_reserve(&list->items, &list->capacity, list->count + 1, sizeof(*list->items)));
     list->items[list->count++] = (bsattn_token_run_t){.first = first, .count = count};
     return BSATTN_OK;
 }
@@ -84,7 +85,7 @@ static void build_free(build_t *build)
     free(build->forward_first);
 }
 
-/* ------------------------------------------------------------------------------------------------------ runs of one row */
+/* ------------------------------------------------------------------------------ runs of one row */
 
 /* Append the runs of one query block: each span cut by owner, the causal diagonal apart. */
 static bsattn_status_t collect_row(const bsattn_demand_t *demand, int rank, int list_class,
@@ -108,12 +109,9 @@ static bsattn_status_t collect_row(const bsattn_demand_t *demand, int rank, int 
         }
         bsattn_piece_begin(&walk, &demand->layout, span);
         while ((span.first < span.last) && bsattn_piece_next(&walk, &piece)) {
-            raw_run_t run = {(int32_t)local_row,
-                             bsattn_demand_hop(demand, rank, piece.owner),
-                             piece.slot,
-                             piece.count,
-                             piece.owner,
-                             0};
+            raw_run_t run = {(int32_t)local_row, bsattn_demand_hop(demand, rank, piece.owner),
+                             piece.slot,         piece.count,
+                             piece.owner,        0};
             BSATTN_TRY(raw_add(raw, run));
         }
     }
@@ -136,8 +134,7 @@ static double run_pairs(const bsattn_demand_t *demand, double queries, const raw
     if (run->partial) {
         return queries * (queries + 1.0) / 2.0;
     }
-    return queries *
-           (double)bsattn_demand_slot_tokens(demand, run->owner, run->slot, run->count);
+    return queries * (double)bsattn_demand_slot_tokens(demand, run->owner, run->slot, run->count);
 }
 
 bsattn_status_t bsattn_schedule_count(const bsattn_demand_t *demand, int rank, double *pairs_of_hop,
@@ -192,7 +189,7 @@ int64_t bsattn_schedule_bytes(const bsattn_demand_t *demand, const bsattn_schedu
            counts->empty_rows * (int64_t)sizeof(int32_t) + demand->steps * per_step;
 }
 
-/* ------------------------------------------------------------------------------------------------------------ chunks */
+/* --------------------------------------------------------------------------------------- chunks */
 
 static int step_origin(const build_t *build, int step)
 {
@@ -201,7 +198,8 @@ static int step_origin(const build_t *build, int step)
     return (origin < 0) ? origin + build->demand->layout.ranks : origin;
 }
 
-/* The place of every slot in its owner's chunk as it arrives here: the number of lower slots that came along. */
+/* The place of every slot in its owner's chunk as it arrives here: the number of lower slots that
+ * came along. */
 static void fill_places(build_t *build)
 {
     const bsattn_demand_t *demand = build->demand;
@@ -323,7 +321,7 @@ static bsattn_status_t build_own(build_t *build, bsattn_schedule_t *schedule)
     return BSATTN_OK;
 }
 
-/* ------------------------------------------------------------------------------------------------------------- lists */
+/* ---------------------------------------------------------------------------------------- lists */
 
 /* Sort the raw runs of a list class by step; rows stay in order within a step. */
 static bsattn_status_t bucket_by_step(build_t *build, int steps)
@@ -349,7 +347,8 @@ static bsattn_status_t bucket_by_step(build_t *build, int steps)
     return BSATTN_OK;
 }
 
-/* Collect the runs of all rows of a list class, resolve their places, note empty rows and the steps of each row. */
+/* Collect the runs of all rows of a list class, resolve their places, note empty rows and the steps
+ * of each row. */
 static bsattn_status_t collect_list(build_t *build, bsattn_schedule_t *schedule, int list_class,
                                     bsattn_empty_rows_t *empty)
 {
@@ -380,7 +379,8 @@ static bsattn_status_t collect_list(build_t *build, bsattn_schedule_t *schedule,
     return bucket_by_step(build, schedule->step_count);
 }
 
-/* Write the runs of one item, partial ones first, joining full neighbours. @return the number written */
+/* Write the runs of one item, partial ones first, joining full neighbours. @return the number
+ * written */
 static int32_t write_runs(const raw_run_t *raw, size_t count, bsattn_key_run_t *out,
                           bsattn_work_item_t *item)
 {
@@ -473,7 +473,7 @@ static bsattn_status_t build_lists(build_t *build, bsattn_schedule_t *schedule)
     return BSATTN_OK;
 }
 
-/* ---------------------------------------------------------------------------------------------------------- life and death */
+/* ------------------------------------------------------------------------------- life and death */
 
 void bsattn_schedule_free(bsattn_schedule_t *schedule)
 {
@@ -512,8 +512,7 @@ static bsattn_status_t schedule_alloc(bsattn_schedule_t *schedule, const bsattn_
     schedule->items = array_alloc(counts->items, sizeof(*schedule->items));
     schedule->runs = array_alloc(counts->runs, sizeof(*schedule->runs));
     schedule->chunk_heads = array_alloc(steps * problem->heads_kv, sizeof(*schedule->chunk_heads));
-    schedule->work_lists =
-        array_alloc(steps * schedule->list_count, sizeof(*schedule->work_lists));
+    schedule->work_lists = array_alloc(steps * schedule->list_count, sizeof(*schedule->work_lists));
     schedule->empty_rows = array_alloc(counts->empty_rows, sizeof(*schedule->empty_rows));
     if ((schedule->list_of_head == NULL) || (schedule->kv_class_of_head == NULL) ||
         (schedule->own_first == NULL) || (schedule->steps == NULL) || (schedule->empty == NULL) ||

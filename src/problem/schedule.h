@@ -3,9 +3,10 @@
  * @file schedule.h
  * What one rank does at every step of the ring, as data.
  *
- * At step s the rank holds the chunk first owned by rank (p - s) mod P, cut down to the blocks that it or a rank further on
- * still needs. A step says where the keys of each head lie in that chunk, which query blocks have work with which of them,
- * and which rows of the chunk go on to the next rank. Kernels and transports only carry it out.
+ * At step s the rank holds the chunk first owned by rank (p - s) mod P, cut down to the blocks that
+ * it or a rank further on still needs. A step says where the keys of each head lie in that chunk,
+ * which query blocks have work with which of them, and which rows of the chunk go on to the next
+ * rank. Kernels and transports only carry it out.
  */
 #ifndef BSATTN_PROBLEM_SCHEDULE_H
 #define BSATTN_PROBLEM_SCHEDULE_H
@@ -14,12 +15,14 @@
 #include "problem/demand.h"
 
 typedef struct bsattn_step {
-    int origin;                 /**< rank that owns the chunk */
-    int64_t tokens_kv;          /**< token rows of one batch item of the chunk, summed over key heads; 0: no chunk */
-    bsattn_chunk_head_t *heads; /**< [Hk] */
-    bsattn_work_list_t *lists;  /**< [list_count] */
-    int64_t item_count_max;     /**< longest of the lists */
-    bsattn_token_run_t *forward;  /**< [forward_count]: rows that make up the next rank's chunk, in its order */
+    int origin;                  /**< rank that owns the chunk */
+    int64_t tokens_kv;           /**< token rows of one batch item of the chunk, summed over key
+                                     heads; 0: no chunk */
+    bsattn_chunk_head_t *heads;  /**< [Hk] */
+    bsattn_work_list_t *lists;   /**< [list_count] */
+    int64_t item_count_max;      /**< longest of the lists */
+    bsattn_token_run_t *forward; /**< [forward_count]: rows that make up the next rank's chunk, in
+                                       its order */
     size_t forward_count;
     int64_t forward_tokens; /**< their sum: tokens_kv of the next rank's next step */
 } bsattn_step_t;
@@ -39,7 +42,8 @@ typedef struct bsattn_schedule {
     bsattn_step_t *steps;       /**< [step_count] */
     bsattn_empty_rows_t *empty; /**< [list_count] */
     bool needs_state;           /**< some row has work in more than one step */
-    bsattn_token_run_t *own;      /**< rows of this rank's shard that make up its chunk of step 0, by kv class */
+    bsattn_token_run_t *own;    /**< rows of this rank's shard that make up its chunk of step 0,
+                                       by kv class */
     size_t *own_first;          /**< [kv_class_count + 1] into own */
     int *kv_class_of_head;      /**< [Hk] */
     int64_t bytes;              /**< memory of the schedule itself */
@@ -62,7 +66,8 @@ typedef struct bsattn_schedule_counts {
     double pairs_token; /**< unmasked token pairs, summed over query heads, of one batch item */
 } bsattn_schedule_counts_t;
 
-/** Count one rank's work. @param pairs_of_hop [P], added to: token pairs by hop summed over query heads; may be NULL */
+/** Count one rank's work. @param pairs_of_hop [P], added to: token pairs by hop summed over query
+ *  heads; may be NULL */
 bsattn_status_t bsattn_schedule_count(const bsattn_demand_t *demand, int rank, double *pairs_of_hop,
                                       bsattn_schedule_counts_t *counts_p);
 

@@ -80,8 +80,8 @@ static void spans_merge(const bsattn_spans_t *a, const bsattn_spans_t *b, bsattn
     size_t j = 0;
 
     while ((i < a->count) || (j < b->count)) {
-        bool from_a = (j == b->count) ||
-                      ((i < a->count) && (a->items[i].first <= b->items[j].first));
+        bool from_a =
+            (j == b->count) || ((i < a->count) && (a->items[i].first <= b->items[j].first));
         bsattn_span_t next = from_a ? a->items[i++] : b->items[j++];
         bsattn_span_t *tail = out->items + out->count - 1;
 

@@ -7,7 +7,8 @@
 
 #include <stdbool.h>
 
-/** A list of spans. A *set* is a list whose spans are disjoint, ascending and do not touch. Zero-initialise; owns items. */
+/** A list of spans. A *set* is a list whose spans are disjoint, ascending and do not touch.
+ *  Zero-initialise; owns items. */
 typedef struct bsattn_spans {
     bsattn_span_t *items;
     size_t count;
@@ -20,11 +21,13 @@ void bsattn_spans_free(bsattn_spans_t *spans);
 /** Forget the items, keep the memory. */
 void bsattn_spans_clear(bsattn_spans_t *spans);
 
-/** Append first <= x < last; nothing if empty. Joins the last span if it touches or overlaps it from the right.
+/** Append first <= x < last; nothing if empty. Joins the last span if it touches or overlaps it
+ *  from the right.
  *  @return BSATTN_OK or BSATTN_ERR_MEMORY */
 bsattn_status_t bsattn_spans_add(bsattn_spans_t *spans, int64_t first, int64_t last);
 
-/** Append the single blocks first, first + stride, .. below last; stride >= 2, and first beyond the last span.
+/** Append the single blocks first, first + stride, .. below last; stride >= 2, and first beyond the
+ *  last span.
  *  @return BSATTN_OK or BSATTN_ERR_MEMORY */
 bsattn_status_t bsattn_spans_add_strided(bsattn_spans_t *spans, int64_t first, int64_t last,
                                          int64_t stride);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Results against an fp64 reference, on groups of query rows that share a block and a head, hence their keys. */
+/* Results against an fp64 reference, on groups of query rows that share a block and a head, hence
+ * their keys. */
 #include "base/half.h"
 #include "base/philox.h"
 #include "base/text.h"
@@ -49,8 +50,10 @@ typedef struct work {
     float *out; /* [D] */
 } work_t;
 
-static const double out_tolerance[] = {[BSATTN_F32] = 1e-5, [BSATTN_F16] = 2e-3, [BSATTN_BF16] = 1e-2};
-static const double lse_tolerance[] = {[BSATTN_F32] = 1e-4, [BSATTN_F16] = 1e-2, [BSATTN_BF16] = 1e-2};
+static const double out_tolerance[] = {
+    [BSATTN_F32] = 1e-5, [BSATTN_F16] = 2e-3, [BSATTN_BF16] = 1e-2};
+static const double lse_tolerance[] = {
+    [BSATTN_F32] = 1e-4, [BSATTN_F16] = 1e-2, [BSATTN_BF16] = 1e-2};
 
 static void work_free(work_t *work)
 {
@@ -107,10 +110,10 @@ static bsattn_status_t add_keys(const check_t *check, const group_t *group, work
     const bsattn_problem_t *problem = &check->plan->problem;
     int head_kv = group->head / (problem->heads_q / problem->heads_kv);
 
-    BSATTN_TRY(check->read_rows(check->arg, BSATTN_K, group->batch, head_kv, first, count,
-                                work->keys));
-    BSATTN_TRY(check->read_rows(check->arg, BSATTN_V, group->batch, head_kv, first, count,
-                                work->values));
+    BSATTN_TRY(
+        check->read_rows(check->arg, BSATTN_K, group->batch, head_kv, first, count, work->keys));
+    BSATTN_TRY(
+        check->read_rows(check->arg, BSATTN_V, group->batch, head_kv, first, count, work->values));
     for (int64_t r = 0; r < group->tokens; ++r) {
         int64_t seen = count;
         if (problem->causal) {
@@ -156,9 +159,9 @@ static void compare_row(const check_t *check, const group_t *group, int64_t r, w
     double wanted = bsattn_reference_end(reference);
     double found = tensors->lse[(group->batch * problem->heads_q + group->head) * tokens + t];
 
-    bsattn_convert_to_f32(problem->dtype,
-                          (const char *)tensors->o + (size_t)row * bsattn_problem_row_bytes(problem),
-                          problem->head_dim, work->out);
+    bsattn_convert_to_f32(
+        problem->dtype, (const char *)tensors->o + (size_t)row * bsattn_problem_row_bytes(problem),
+        problem->head_dim, work->out);
     for (int d = 0; d < problem->head_dim; ++d) {
         double error = work->out[d] - reference->out[d];
         tally->error2 += error * error;
@@ -183,7 +186,7 @@ static bsattn_status_t check_group(const check_t *check, const group_t *group, w
     return BSATTN_OK;
 }
 
-/* ------------------------------------------------------------------------------------------------------------ which rows */
+/* ----------------------------------------------------------------------------------- which rows */
 
 static uint64_t draw(uint64_t seed, uint32_t index, uint32_t which, uint64_t bound)
 {
@@ -241,7 +244,7 @@ static bool group_of_sample(const bsattn_plan_t *plan, uint64_t seed, int64_t in
     return here;
 }
 
-/* --------------------------------------------------------------------------------------------------------------- together */
+/* ------------------------------------------------------------------------------------- together */
 
 static void add_tally(tally_t *sum, const tally_t *part)
 {
@@ -255,9 +258,9 @@ static bsattn_status_t check_local(const check_t *check, int64_t rows, uint64_t 
                                    tally_t *tally_p)
 {
     const bsattn_plan_t *plan = check->plan;
-    int64_t groups = (rows == 0) ? plan->problem.batch * plan->problem.heads_q *
-                                       plan->demand.layout.blocks
-                                 : (rows + ROWS_PER_GROUP - 1) / ROWS_PER_GROUP;
+    int64_t groups = (rows == 0)
+                         ? plan->problem.batch * plan->problem.heads_q * plan->demand.layout.blocks
+                         : (rows + ROWS_PER_GROUP - 1) / ROWS_PER_GROUP;
     bsattn_status_t outcome = BSATTN_OK;
     char message[BSATTN_ERROR_TEXT_SIZE] = "";
     tally_t sum = {0};

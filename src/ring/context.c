@@ -59,8 +59,9 @@ static void close_transport(bsattn_context_t *context)
     context->transport = NULL;
 }
 
-/* Where there are other processes the transport to them comes first, whatever is wrong here: only over it can they be told.
- * status: what was found wrong so far. @return the agreed status; without success there is no transport */
+/* Where there are other processes the transport to them comes first, whatever is wrong here: only
+ * over it can they be told. status: what was found wrong so far. @return the agreed status; without
+ * success there is no transport */
 static bsattn_status_t open_transport(bsattn_context_t *context,
                                       const bsattn_context_params_t *params, bsattn_status_t status)
 {
@@ -75,8 +76,8 @@ static bsattn_status_t open_transport(bsattn_context_t *context,
         return open_loop(context, params,
                          is_auto(params->transport) ? "one process without MPI" : "asked for");
     }
-    BSATTN_TRY(bsattn_transport_mpi_create(params->mpi_comm, params->timeout_s,
-                                           &context->transport));
+    BSATTN_TRY(
+        bsattn_transport_mpi_create(params->mpi_comm, params->timeout_s, &context->transport));
     context->transport_reason =
         is_auto(params->transport) ? "ranks in several processes, on CPUs" : "asked for";
     alone = is_auto(params->transport) && (context->transport->ranks == 1);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/** @file context.h  Transport and backend of a set of ranks, and what their command needs of them beside bsattn.h. */
+/** @file context.h  Transport and backend of a set of ranks, and what their command needs of them
+ *  beside bsattn.h. */
 #ifndef BSATTN_RING_CONTEXT_H
 #define BSATTN_RING_CONTEXT_H
 

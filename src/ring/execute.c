@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The double-buffered step loop: while the kernel works on one chunk, the next one is on its way into the other buffer. */
+/* The double-buffered step loop: while the kernel works on one chunk, the next one is on its way
+ * into the other buffer. */
 #include "base/clock.h"
 #include "problem/problem.h"
 #include "ring/plan.h"
@@ -164,7 +165,8 @@ static bsattn_status_t wait_exchange(bsattn_local_t *local, int step)
     return BSATTN_OK;
 }
 
-/* All local ranks do one phase of a step before any does the next: with loop they depend on one another. */
+/* All local ranks do one phase of a step before any does the next: with loop they depend on one
+ * another. */
 static bsattn_status_t run_step(bsattn_local_t *locals, int local_count, int step)
 {
     for (int i = 0; i < local_count; ++i) {

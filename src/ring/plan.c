@@ -20,7 +20,7 @@ static bsattn_status_t check_same_problem(const bsattn_problem_t *a, const bsatt
     return BSATTN_OK;
 }
 
-/* -------------------------------------------------------------------------------------------------------------- estimate */
+/* ------------------------------------------------------------------------------------- estimate */
 
 bsattn_status_t bsattn_estimate_create(const bsattn_problem_t *problem, bsattn_pattern_t *pattern,
                                        int ranks, int threads, const bsattn_plan_params_t *params,
@@ -42,7 +42,7 @@ bsattn_status_t bsattn_estimate_create(const bsattn_problem_t *problem, bsattn_p
     return BSATTN_OK;
 }
 
-/* ------------------------------------------------------------------------------------------------------------ a local rank */
+/* --------------------------------------------------------------------------------- a local rank */
 
 static void local_free(const bsattn_context_t *context, bsattn_local_t *local)
 {
@@ -180,7 +180,7 @@ static bsattn_status_t local_init(bsattn_plan_t *plan, int index)
     return local_exchanges(plan, index, local);
 }
 
-/* -------------------------------------------------------------------------------------------------------------- the plan */
+/* ------------------------------------------------------------------------------------- the plan */
 
 /* Refuse what the ranks of this host cannot hold together, before anything large is allocated. */
 static bsattn_status_t check_host_memory(int ranks, double needed, const char *of_what)

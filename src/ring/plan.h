@@ -9,7 +9,7 @@
 /** A rank of this process. */
 typedef struct bsattn_local {
     const struct bsattn_plan *plan; /**< it belongs to */
-    int64_t tokens; /**< n */
+    int64_t tokens;                 /**< n */
     bsattn_token_run_t *runs;
     size_t run_count;
     bsattn_schedule_t schedule;

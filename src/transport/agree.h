@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
  * @file agree.h
- * One outcome for all ranks, in two rounds: every rank gives its outcome to all; if one failed, the lowest failing rank gives
- * its message to all.
+ * One outcome for all ranks, in two rounds: every rank gives its outcome to all; if one failed, the
+ * lowest failing rank gives its message to all.
  */
 #ifndef BSATTN_TRANSPORT_AGREE_H
 #define BSATTN_TRANSPORT_AGREE_H
@@ -34,8 +34,8 @@ int bsattn_outcome_first(const bsattn_outcome_t *outcomes, int ranks, bool *alik
 /** Fill in the calling thread's failure. */
 void bsattn_verdict_init(bsattn_verdict_t *verdict, bsattn_status_t status);
 
-/** Take over the failure of a rank: bsattn_last_error() becomes its message, with "rank R: " before it unless R is 0 or all
- *  ranks failed alike. @return its status */
+/** Take over the failure of a rank: bsattn_last_error() becomes its message, with "rank R: " before
+ *  it unless R is 0 or all ranks failed alike. @return its status */
 bsattn_status_t bsattn_verdict_adopt(const bsattn_verdict_t *verdict, int rank, bool alike);
 
 #endif

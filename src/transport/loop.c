@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* All ranks live in this process and are driven in turn, so nothing is ever in flight: waiting for an exchange copies the
- * rows straight from the sender's buffer, which its owner leaves alone until every local rank has waited. */
+/* All ranks live in this process and are driven in turn, so nothing is ever in flight: waiting for
+ * an exchange copies the rows straight from the sender's buffer, which its owner leaves alone until
+ * every local rank has waited. */
 #include "transport/transport.h"
 
 #include <stdlib.h>
@@ -70,8 +71,8 @@ static bsattn_status_t loop_wait(bsattn_exchange_t *exchange)
     from = &loop->started[to->from]->params;
     BSATTN_ASSERT((from->step == to->step) && (from->to == to->local));
     for (int64_t part = 0; part < from->send.part_count; ++part) {
-        const char *base = (const char *)from->send.base +
-                           (size_t)(part * from->send.part_rows) * row_bytes;
+        const char *base =
+            (const char *)from->send.base + (size_t)(part * from->send.part_rows) * row_bytes;
         for (size_t r = 0; r < from->send.run_count; ++r) {
             const bsattn_token_run_t *run = &from->send.runs[r];
             BSATTN_ASSERT(rows + run->count <= to->receive.rows);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* One rank per process. Exchanges are persistent requests on derived types counted in rows, so that neither the number of
- * pieces nor 2 GiB matter. */
+/* One rank per process. Exchanges are persistent requests on derived types counted in rows, so that
+ * neither the number of pieces nor 2 GiB matter. */
 #include "transport/transport.h"
 
 #include "base/text.h"
@@ -61,8 +61,8 @@ static void fill_blocks(const bsattn_token_run_t *runs, size_t run_count, size_t
 }
 
 /* The rows of some runs, counted in rows so that 2 GiB do not matter. */
-static bsattn_status_t runs_type(const bsattn_token_run_t *runs, size_t run_count,
-                                 size_t row_bytes, MPI_Datatype *type_p)
+static bsattn_status_t runs_type(const bsattn_token_run_t *runs, size_t run_count, size_t row_bytes,
+                                 MPI_Datatype *type_p)
 {
     size_t blocks = count_blocks(runs, run_count);
     int *lengths = malloc(blocks * sizeof(*lengths));
@@ -136,10 +136,10 @@ static bsattn_status_t prepare_receive(mpi_exchange_t *x, MPI_Comm comm)
     }
     BSATTN_TRY(runs_type(&all, 1, params->row_bytes, &x->receive_type));
     BSATTN_TRY(bsattn_mpi_check(MPI_Type_commit(&x->receive_type), "MPI_Type_commit"));
-    BSATTN_TRY(bsattn_mpi_check(MPI_Recv_init(params->receive.base, 1, x->receive_type,
-                                              params->from, params->step, comm,
-                                              &x->requests[x->request_count]),
-                                "MPI_Recv_init"));
+    BSATTN_TRY(
+        bsattn_mpi_check(MPI_Recv_init(params->receive.base, 1, x->receive_type, params->from,
+                                       params->step, comm, &x->requests[x->request_count]),
+                         "MPI_Recv_init"));
     ++x->request_count;
     return BSATTN_OK;
 }
@@ -253,8 +253,8 @@ static bsattn_status_t mpi_broadcast(bsattn_transport_t *transport, void *data, 
     MPI_Request request;
 
     BSATTN_ASSERT(bytes <= INT_MAX);
-    BSATTN_TRY(bsattn_mpi_check(
-        MPI_Ibcast(data, (int)bytes, MPI_BYTE, root, mpi->comm, &request), "MPI_Ibcast"));
+    BSATTN_TRY(bsattn_mpi_check(MPI_Ibcast(data, (int)bytes, MPI_BYTE, root, mpi->comm, &request),
+                                "MPI_Ibcast"));
     return bsattn_mpi_watch_wait(&mpi->watch, 1, &request, "for the word of another rank");
 }
 

@@ -18,15 +18,18 @@ bsattn_status_t bsattn_job_start(bsattn_job_t *job);
 /** Longest wait for another rank in the functions below, in seconds; 0, the default: for ever. */
 void bsattn_job_set_timeout(double timeout_s);
 
-/** Collective. @return the status of the lowest failing rank, BSATTN_OK if none fails; bsattn_last_error() of every rank is
- *  then that rank's message, prefixed "rank R: " if R is not 0 and not all ranks failed alike. Works without MPI. */
+/** Collective. @return the status of the lowest failing rank, BSATTN_OK if none fails;
+ *  bsattn_last_error() of every rank is then that rank's message, prefixed "rank R: " if R is not 0
+ *  and not all ranks failed alike. Works without MPI. */
 bsattn_status_t bsattn_job_agree(const bsattn_job_t *job, bsattn_status_t status);
 
-/** Collective: data of one rank for all. Without MPI nothing is to be done. @param bytes  at most INT_MAX */
+/** Collective: data of one rank for all. Without MPI nothing is to be done. @param bytes  at most
+ *  INT_MAX */
 bsattn_status_t bsattn_job_broadcast(const bsattn_job_t *job, void *data, size_t bytes, int root);
 
-/** Collective: compare a text with rank 0's. @return BSATTN_OK if equal on all ranks; BSATTN_ERR_INPUT, agreed by all, naming
- *  the first rank and line that differ. The text holds "name = value" lines. */
+/** Collective: compare a text with rank 0's. @return BSATTN_OK if equal on all ranks;
+ *  BSATTN_ERR_INPUT, agreed by all, naming the first rank and line that differ. The text holds
+ *  "name = value" lines. */
 bsattn_status_t bsattn_job_same_text(const bsattn_job_t *job, const char *text);
 
 /** @return the name and version of the MPI library, one line; needs no started MPI */

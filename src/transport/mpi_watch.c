@@ -12,7 +12,8 @@
 
 enum { WORD_SIZE = 160, WORD_TAG = 1, REPORT_SIZE = 4096, SPINS = 4000 };
 
-/* How long rank 0 listens for the words of others, and how long others leave it to speak for all. */
+/* How long rank 0 listens for the words of others, and how long others leave it to speak for
+ * all. */
 static const double listen_ms = 1000.0;
 static const double leave_ms = 4000.0;
 
@@ -46,7 +47,8 @@ static void pause_us(long us)
     (void)nanosleep(&pause, NULL);
 }
 
-/* Listen until every rank has said what it waits for, or long enough. words: [ranks][WORD_SIZE], "" for silence. */
+/* Listen until every rank has said what it waits for, or long enough. words: [ranks][WORD_SIZE], ""
+ * for silence. */
 static void collect_words(const bsattn_mpi_watch_t *watch, int ranks, char (*words)[WORD_SIZE])
 {
     double end_ms = bsattn_clock_ms() + listen_ms;
@@ -113,7 +115,8 @@ __attribute__((noreturn)) static void end_job(const bsattn_mpi_watch_t *watch)
     _Exit(BSATTN_ERR_TIMEOUT);
 }
 
-/* The deadline has passed. Rank 0 speaks for all and ends the job; the others leave it some time to. */
+/* The deadline has passed. Rank 0 speaks for all and ends the job; the others leave it some time
+ * to. */
 static void stalled(const bsattn_mpi_watch_t *watch, const char *what, double waited_ms,
                     double late_ms, bool *told)
 {

@@ -3,8 +3,9 @@
  * @file mpi_watch.h
  * Waiting for MPI without hanging.
  *
- * Every completion is polled against a deadline. A rank that has waited too long tells rank 0 what it waits for; rank 0
- * gathers these words, names the ranks that sent none, and ends the job with exit code 124.
+ * Every completion is polled against a deadline. A rank that has waited too long tells rank 0 what
+ * it waits for; rank 0 gathers these words, names the ranks that sent none, and ends the job with
+ * exit code 124.
  */
 #ifndef BSATTN_TRANSPORT_MPI_WATCH_H
 #define BSATTN_TRANSPORT_MPI_WATCH_H
@@ -19,14 +20,16 @@ typedef struct bsattn_mpi_watch {
     MPI_Comm side;    /**< for words about waiting only */
     double timeout_s; /**< 0: wait for ever */
     double last_ms;   /**< end of the last wait */
-    double busy_ms;   /**< how long this rank itself was away between waits of late: others may need as long */
+    double busy_ms;   /**< how long this rank itself was away between waits of late: others may need
+                           as long */
 } bsattn_mpi_watch_t;
 
 /** Collective over comm. @return BSATTN_OK or BSATTN_ERR_ENVIRONMENT */
 bsattn_status_t bsattn_mpi_watch_init(bsattn_mpi_watch_t *watch, MPI_Comm comm, double timeout_s);
 void bsattn_mpi_watch_free(bsattn_mpi_watch_t *watch);
 
-/** Wait for requests. Does not return if the deadline passes, timeout_s or four times busy_ms: the job is ended.
+/** Wait for requests. Does not return if the deadline passes, timeout_s or four times busy_ms: the
+ *  job is ended.
  *  @param what  what is waited for, e.g. "at step 2 for the chunk of rank 1 from rank 3"
  *  @return BSATTN_OK, or BSATTN_ERR_ENVIRONMENT if MPI reports an error */
 bsattn_status_t bsattn_mpi_watch_wait(bsattn_mpi_watch_t *watch, int count, MPI_Request *requests,

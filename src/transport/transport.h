@@ -3,10 +3,11 @@
  * @file transport.h
  * How ranks exchange chunks and agree: a table of functions, one set per transport.
  *
- * A process holds local_count ranks: one over MPI, all of them with loop. An exchange is one rank's part in one step of the
- * ring: rows to the next rank, rows from the previous one, buffers fixed for its life. It is prepared once and carried out
- * as often as wanted: start, then wait; test in between lets messages move on. The caller starts the exchanges of all its
- * local ranks before it waits for any.
+ * A process holds local_count ranks: one over MPI, all of them with loop. An exchange is one rank's
+ * part in one step of the ring: rows to the next rank, rows from the previous one, buffers fixed
+ * for its life. It is prepared once and carried out as often as wanted: start, then wait; test in
+ * between lets messages move on. The caller starts the exchanges of all its local ranks before it
+ * waits for any.
  */
 #ifndef BSATTN_TRANSPORT_TRANSPORT_H
 #define BSATTN_TRANSPORT_TRANSPORT_H
@@ -27,8 +28,8 @@ typedef struct bsattn_send {
 
 /** Rows to receive, one after the other. */
 typedef struct bsattn_receive {
-    void *base;    /**< [rows, row_bytes] */
-    int64_t rows;  /**< 0: nothing to receive */
+    void *base;   /**< [rows, row_bytes] */
+    int64_t rows; /**< 0: nothing to receive */
 } bsattn_receive_t;
 
 typedef struct bsattn_exchange_params {
@@ -55,15 +56,19 @@ typedef struct bsattn_transport_ops {
                                bsattn_exchange_t **exchange_p);
     void (*release)(bsattn_exchange_t *exchange);
     bsattn_status_t (*start)(bsattn_exchange_t *exchange);
-    /** Let messages move on. *done_p tells if the exchange is complete; wait is due all the same. */
+    /** Let messages move on. *done_p tells if the exchange is complete; wait is due all the
+     *  same. */
     bsattn_status_t (*test)(bsattn_exchange_t *exchange, bool *done_p);
-    /** @return BSATTN_OK or BSATTN_ERR_ENVIRONMENT. Waiting longer than the timeout ends the job. */
+    /** @return BSATTN_OK or BSATTN_ERR_ENVIRONMENT. Waiting longer than the timeout ends the
+     *  job. */
     bsattn_status_t (*wait)(bsattn_exchange_t *exchange);
 
-    /** Collective. @param local_items [local_count, item_bytes]  @param all_items [P, item_bytes], in rank order */
+    /** Collective. @param local_items [local_count, item_bytes]  @param all_items [P, item_bytes],
+     *  in rank order */
     bsattn_status_t (*gather)(bsattn_transport_t *transport, const void *local_items,
                               size_t item_bytes, void *all_items);
-    /** Collective: data of the process that holds rank `root` for all. @param bytes  at most INT_MAX */
+    /** Collective: data of the process that holds rank `root` for all. @param bytes  at most
+     *  INT_MAX */
     bsattn_status_t (*broadcast)(bsattn_transport_t *transport, void *data, size_t bytes, int root);
 } bsattn_transport_ops_t;
 
@@ -93,8 +98,8 @@ bsattn_status_t bsattn_transport_loop_create(int ranks, bsattn_transport_t **tra
 bsattn_status_t bsattn_transport_mpi_create(const void *comm, double timeout_s,
                                             bsattn_transport_t **transport_p);
 
-/** Collective: agree on a status. @return the status of the lowest failing rank, BSATTN_OK if none; bsattn_last_error() of
- *  every process is then that rank's message. */
+/** Collective: agree on a status. @return the status of the lowest failing rank, BSATTN_OK if none;
+ *  bsattn_last_error() of every process is then that rank's message. */
 bsattn_status_t bsattn_transport_agree(bsattn_transport_t *transport, bsattn_status_t status);
 
 /** Collective: wait for all ranks. */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Plans executed by all ranks of this job, over mpi and over loop, against the fp64 reference on every row. */
+/* Plans executed by all ranks of this job, over mpi and over loop, against the fp64 reference on
+ * every row. */
 #include <math.h>
 #include <string.h>
 
@@ -32,7 +33,8 @@ static const test_case_t cases[] = {
     {"strided(stride=4)", 1, 777, 2, 1, 64, 16, 0, BSATTN_BF16, "cyclic:3"},
     {"local(window=64)+global(tokens=17)", 1, 800, 2, 2, 32, 16, 1, BSATTN_F32, "auto"},
     {"sink(tokens=0)", 1, 200, 2, 2, 32, 16, 0, BSATTN_F32, "contiguous"},
-    {"sink(tokens=20)|local(window=64)|sink(tokens=5)", 2, 400, 4, 2, 64, 16, 1, BSATTN_F16, "auto"},
+    {"sink(tokens=20)|local(window=64)|sink(tokens=5)", 2, 400, 4, 2, 64, 16, 1, BSATTN_F16,
+     "auto"},
     {"hierarchical(levels=1:64/4:256/16:all,orient=rows)", 1, 700, 3, 1, 40, 16, 0, BSATTN_F32,
      "zigzag"},
     {"random(blocks=3,seed=5)", 1, 700, 6, 2, 64, 16, 0, BSATTN_F32, "contiguous"},
@@ -60,10 +62,9 @@ static bsattn_status_t read_rows(void *arg, bsattn_tensor_t tensor, int64_t batc
 
     for (int64_t t = first; t < first + count; ++t, out += dim) {
         int64_t row = (batch * problem->seq_len + t) * heads + head;
-        uint64_t seed = ((tensor != BSATTN_Q) && (input->changed_from >= 0) &&
-                         (t >= input->changed_from))
-                            ? 2
-                            : 1;
+        uint64_t seed =
+            ((tensor != BSATTN_Q) && (input->changed_from >= 0) && (t >= input->changed_from)) ? 2
+                                                                                               : 1;
         if ((input->ones && (tensor == BSATTN_V)) || (input->poisoned && (seed == 2))) {
             for (int64_t d = 0; d < dim; ++d) {
                 out[d] = input->ones ? 1.0f : NAN;
@@ -188,9 +189,8 @@ static void check_case(bsattn_context_t *context, const test_case_t *test)
     for (int i = 0; i < info.local_count; ++i) {
         const bsattn_rank_estimate_t *predicted =
             bsattn_estimate_rank(bsattn_plan_estimate(plan), info.first_rank + i);
-        double predicted_bytes =
-            (double)(predicted->memory.total - predicted->memory.inputs -
-                     predicted->memory.outputs);
+        double predicted_bytes = (double)(predicted->memory.total - predicted->memory.inputs -
+                                          predicted->memory.outputs);
         double bytes = (double)bsattn_plan_allocated(plan, i);
         EXPECT(predicted->tokens == bsattn_plan_tokens(plan, i), "tokens");
         EXPECT(fabs(bytes - predicted_bytes) <= 0.03 * predicted_bytes + 2048,
@@ -214,11 +214,12 @@ static bsattn_tensors_t *outputs_of(bsattn_context_t *context, bsattn_plan_t *pl
     return tensors;
 }
 
-/* Softmax weights sum to 1, and a change of later keys, be it to NaN, leaves earlier queries alone to the last bit. */
+/* Softmax weights sum to 1, and a change of later keys, be it to NaN, leaves earlier queries alone
+ * to the last bit. */
 static void check_properties(bsattn_context_t *context, bool poisoned)
 {
-    test_case_t test = {"local(window=64)+strided(stride=4)", 1,  640, 2, 1, 64, 16, 1,
-                        BSATTN_F32, "cyclic"};
+    test_case_t test = {
+        "local(window=64)+strided(stride=4)", 1, 640, 2, 1, 64, 16, 1, BSATTN_F32, "cyclic"};
     bsattn_problem_t problem = problem_of(&test);
     bsattn_plan_params_t params = {.layout = test.layout};
     input_t plain = {.problem = &problem, .changed_from = -1};
@@ -329,8 +330,7 @@ int main(int argc, char **argv)
     params.mpi_comm = &world;
     check_context(&params);
     check_one_bad_rank(&params);
-    params = (bsattn_context_params_t){
-        .transport = "loop", .virtual_ranks = ranks, .threads = 2};
+    params = (bsattn_context_params_t){.transport = "loop", .virtual_ranks = ranks, .threads = 2};
     check_context(&params);
     result = vote("test_ring");
     (void)MPI_Finalize();

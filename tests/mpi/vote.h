@@ -23,8 +23,8 @@ static int failures;
         }                                                                                          \
     } while (0)
 
-/** Fail unless the launcher started the number of ranks the test was registered with: a test that silently runs alone
- *  proves nothing. */
+/** Fail unless the launcher started the number of ranks the test was registered with: a test that
+ *  silently runs alone proves nothing. */
 static void expect_ranks(void)
 {
     const char *expected = getenv("BSATTN_EXPECT_RANKS");

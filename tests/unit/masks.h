@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/** @file masks.h  Block masks computed the slow way, term by term from the definitions, for tests of patterns. */
+/** @file masks.h  Block masks computed the slow way, term by term from the definitions, for tests
+ *  of patterns. */
 #ifndef BSATTN_TESTS_MASKS_H
 #define BSATTN_TESTS_MASKS_H
 
@@ -85,8 +86,7 @@ static int uses_branches(int head, int64_t i, int64_t j, int64_t nb, int64_t blo
 
 static int uses_per_head(int head, int64_t i, int64_t j, int64_t nb, int64_t block)
 {
-    return (head == 1) ? uses_branches(head, i, j, nb, block)
-                       : uses_dilated(head, i, j, nb, block);
+    return (head == 1) ? uses_branches(head, i, j, nb, block) : uses_dilated(head, i, j, nb, block);
 }
 
 static int uses_nothing(int head, int64_t i, int64_t j, int64_t nb, int64_t block)
@@ -106,8 +106,7 @@ static const mask_case_t mask_cases[] = {
     {"hierarchical(levels=1:128/4:1024/7:all)", uses_cols},
     {"hierarchical(levels=1:128/4:1024/7:all, orient=rows)", uses_rows},
     {" local( window = 256 ) + sink(tokens=65)+strided(stride=3) ", uses_union},
-    {"local(window=256) | dilated(rates=1:3:8)+sink(tokens=65) | strided(stride=3)",
-     uses_branches},
+    {"local(window=256) | dilated(rates=1:3:8)+sink(tokens=65) | strided(stride=3)", uses_branches},
     {"0,2-3@dilated(rates=1:3:8); 1@local(window=256)|dilated(rates=1:3:8)+sink(tokens=65)|"
      "strided(stride=3)",
      uses_per_head},

@@ -220,7 +220,8 @@ static void random_rows_are_distinct_draws(void **state)
     }
 }
 
-static void write_mask(const char *path, int dims, const int64_t *shape, const unsigned char *values)
+static void write_mask(const char *path, int dims, const int64_t *shape,
+                       const unsigned char *values)
 {
     unsigned char header[512];
     size_t length = bsattn_npy_format("|b1", dims, shape, header, sizeof(header));
@@ -264,12 +265,14 @@ static void mask_files_are_taken_as_they_are(void **state)
     assert_int_equal(pattern->class_count, 1);
     bsattn_pattern_destroy(pattern);
     problem.seq_len = 11 * 64;
-    assert_int_equal(bsattn_pattern_create("blocks(file=test_pattern_mask.npy)", &problem, &pattern),
-                     BSATTN_ERR_INPUT);
+    assert_int_equal(
+        bsattn_pattern_create("blocks(file=test_pattern_mask.npy)", &problem, &pattern),
+        BSATTN_ERR_INPUT);
     assert_non_null(strstr(bsattn_last_error(), "(10, 10)"));
     assert_int_equal(remove("test_pattern_mask.npy"), 0);
-    assert_int_equal(bsattn_pattern_create("blocks(file=test_pattern_mask.npy)", &problem, &pattern),
-                     BSATTN_ERR_FILE);
+    assert_int_equal(
+        bsattn_pattern_create("blocks(file=test_pattern_mask.npy)", &problem, &pattern),
+        BSATTN_ERR_FILE);
 }
 
 static void bad_texts_are_told_with_their_place(void **state)
@@ -311,7 +314,8 @@ static void bad_texts_are_told_with_their_place(void **state)
         {"local(window=1)+local(window=1)+local(window=1)+local(window=1)+local(window=1)+"
          "local(window=1)+local(window=1)+local(window=1)+local(window=1)+local(window=1)+"
          "local(windo=1)",
-         "..window=1)+local(window=1)+local(window=1)+local(window=1)+local(window=1)+local(windo=1)"},
+         "..window=1)+local(window=1)+local(window=1)+local(window=1)+local(window=1)+local(windo="
+         "1)"},
     };
     bsattn_problem_t problem = make_problem(1024, 64, 0);
 

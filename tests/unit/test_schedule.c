@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The schedule's promises, checked by carrying chunks round the ring block by block: every active pair is computed exactly
- * once, every block needed is there when it is used, and no block goes where nobody further on needs it. */
+/* The schedule's promises, checked by carrying chunks round the ring block by block: every active
+ * pair is computed exactly once, every block needed is there when it is used, and no block goes
+ * where nobody further on needs it. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -143,7 +144,8 @@ static void check_chunk(const world_t *world, int rank, int s)
             assert_int_equal(id - key_id(world, head, j * block), t % block);
             assert_int_equal(bsattn_layout_owner(&world->demand.layout, j), step->origin);
             for (int h = s; (h < world->ranks) && !wanted; ++h) {
-                wanted = world->wanted[wanted_at(world, (step->origin + h) % world->ranks, head, j)];
+                wanted =
+                    world->wanted[wanted_at(world, (step->origin + h) % world->ranks, head, j)];
             }
             assert_true(wanted);
         }
@@ -179,8 +181,7 @@ static void compute(world_t *world, int rank, int s, int *touched)
                     int64_t row = step->heads[kv].token_first + (int64_t)slot * block;
                     int64_t j = (world->chunks[rank][row] - key_id(world, kv, 0)) / block;
                     assert_true((int64_t)slot * block < step->heads[kv].token_count);
-                    assert_int_equal(k < item->partial_count,
-                                     world->problem.causal && (j == i));
+                    assert_int_equal(k < item->partial_count, world->problem.causal && (j == i));
                     ++world->used[(head * world->nb + i) * world->nb + j];
                     ++blocks;
                 }
@@ -233,8 +234,8 @@ static void check_used(const world_t *world, const mask_case_t *mask, const int 
                                  mask_uses(world, mask, head, i, j));
             }
             for (int64_t r = 0; r < empty->count; ++r) {
-                said_empty = said_empty ||
-                             (bsattn_layout_block(&world->demand.layout, rank, empty->rows[r]) == i);
+                said_empty = said_empty || (bsattn_layout_block(&world->demand.layout, rank,
+                                                                empty->rows[r]) == i);
             }
             assert_int_equal(said_empty, steps_of_row[0] == 0);
             assert_int_equal(steps_of_row[1], steps_of_row[0] > 0);
