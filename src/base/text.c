@@ -127,6 +127,11 @@ static size_t least(size_t a, size_t b)
     return (a < b) ? a : b;
 }
 
+static bool same_letter(char a, char b)
+{
+    return tolower((unsigned char)a) == tolower((unsigned char)b);
+}
+
 /* Edits that turn a into b: characters added, dropped, changed, or swapped with their neighbour.
  * Names of at most NAME_MAX_LENGTH characters. */
 static size_t edit_distance(const char *a, const char *b)
@@ -145,9 +150,10 @@ static size_t edit_distance(const char *a, const char *b)
 
         row[0] = i;
         for (size_t j = 1; j <= length_b; ++j) {
-            row[j] = above[j - 1] + (a[i - 1] != b[j - 1] ? 1 : 0);
+            row[j] = above[j - 1] + (same_letter(a[i - 1], b[j - 1]) ? 0 : 1);
             row[j] = least(row[j], least(above[j], row[j - 1]) + 1);
-            if ((i > 1) && (j > 1) && (a[i - 1] == b[j - 2]) && (a[i - 2] == b[j - 1])) {
+            if ((i > 1) && (j > 1) && same_letter(a[i - 1], b[j - 2]) &&
+                same_letter(a[i - 2], b[j - 1])) {
                 row[j] = least(row[j], above2[j - 2] + 1);
             }
         }

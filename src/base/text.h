@@ -35,7 +35,8 @@ bool bsattn_text_size(const char *text, int64_t *value_p);
 /** Read a whole text as a finite number. */
 bool bsattn_text_double(const char *text, double *value_p);
 
-/** @return the candidate nearest to name in edit distance (a swap of neighbours counts 1), or NULL
+/** @return the candidate nearest to name in edit distance (a swap of neighbours counts 1,
+ *  upper and lower case are the same), or NULL
  *  if none is near enough to be a misspelling */
 const char *bsattn_text_nearest(const char *name, const char *const *candidates, size_t count);
 

@@ -4,6 +4,7 @@
 #include "base/array.h"
 #include "problem/problem.h"
 
+#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,12 +22,18 @@ typedef struct need_list {
     size_t capacity;
 } need_list_t;
 
-/* Buffers of one build. */
-typedef struct build {
+/* Buffers of one thread. */
+typedef struct work {
     bsattn_row_work_t row_work;
     bsattn_spans_t row;
-    bsattn_spans_t used;    /* blocks used by the rank at hand */
-    int32_t *edge;          /* [nb + 1] difference array, zero between uses */
+    bsattn_spans_t used; /* blocks used by the rank at hand */
+    int32_t *edge;       /* [nb + 1] difference array, zero between uses */
+} work_t;
+
+/* Buffers of one build. */
+typedef struct build {
+    int threads;
+    work_t *works;          /* [threads] */
     need_list_t needs;      /* by user, ascending */
     size_t *first_of_owner; /* [P + 1] into by_owner */
     need_t *by_owner;
@@ -40,10 +47,13 @@ static bsattn_status_t fail_memory(void)
 
 static void build_free(build_t *build)
 {
-    bsattn_row_work_free(&build->row_work);
-    bsattn_spans_free(&build->row);
-    bsattn_spans_free(&build->used);
-    free(build->edge);
+    for (int t = 0; (build->works != NULL) && (t < build->threads); ++t) {
+        bsattn_row_work_free(&build->works[t].row_work);
+        bsattn_spans_free(&build->works[t].row);
+        bsattn_spans_free(&build->works[t].used);
+        free(build->works[t].edge);
+    }
+    free(build->works);
     free(build->needs.items);
     free(build->first_of_owner);
     free(build->by_owner);
@@ -157,20 +167,20 @@ static bsattn_span_t range_of(const bsattn_spans_t *spans)
 }
 
 /* The union of many overlapping spans, by counting where they begin and end. */
-static bsattn_status_t union_by_edges(build_t *build, bsattn_span_t range, bsattn_spans_t *spans)
+static bsattn_status_t union_by_edges(work_t *work, bsattn_span_t range, bsattn_spans_t *spans)
 {
     int64_t depth = 0;
     int32_t first = 0;
 
     for (size_t s = 0; s < spans->count; ++s) {
-        ++build->edge[spans->items[s].first];
-        --build->edge[spans->items[s].last];
+        ++work->edge[spans->items[s].first];
+        --work->edge[spans->items[s].last];
     }
     bsattn_spans_clear(spans);
     for (int32_t x = range.first; x <= range.last; ++x) {
         int64_t before = depth;
-        depth += build->edge[x];
-        build->edge[x] = 0;
+        depth += work->edge[x];
+        work->edge[x] = 0;
         if ((before == 0) && (depth > 0)) {
             first = x;
         } else if ((before > 0) && (depth == 0)) {
@@ -182,7 +192,7 @@ static bsattn_status_t union_by_edges(build_t *build, bsattn_span_t range, bsatt
 
 /* Make a list a set, whichever way is cheaper: sorting its spans or scanning the blocks they
  * reach. */
-static bsattn_status_t make_set(build_t *build, bsattn_spans_t *spans)
+static bsattn_status_t make_set(work_t *work, bsattn_spans_t *spans)
 {
     bsattn_span_t range = range_of(spans);
 
@@ -190,18 +200,18 @@ static bsattn_status_t make_set(build_t *build, bsattn_spans_t *spans)
         bsattn_spans_normalize(spans);
         return BSATTN_OK;
     }
-    return union_by_edges(build, range, spans);
+    return union_by_edges(work, range, spans);
 }
 
-/* Collect in build->used the blocks that a rank's rows touch through the query heads of a kv
+/* Collect in work->used the blocks that a rank's rows touch through the query heads of a kv
  * class. */
-static bsattn_status_t collect_used(const bsattn_demand_t *demand, build_t *build, int kv_class,
+static bsattn_status_t collect_used(const bsattn_demand_t *demand, work_t *work, int kv_class,
                                     int rank)
 {
     const bsattn_pattern_t *pattern = demand->pattern;
     int64_t rows = bsattn_layout_count(&demand->layout, rank);
 
-    bsattn_spans_clear(&build->used);
+    bsattn_spans_clear(&work->used);
     for (int c = 0; c < demand->list_class_count; ++c) {
         if (demand->list_classes[c].kv_class != kv_class) {
             continue;
@@ -209,42 +219,58 @@ static bsattn_status_t collect_used(const bsattn_demand_t *demand, build_t *buil
         for (int64_t r = 0; r < rows; ++r) {
             BSATTN_TRY(bsattn_pattern_class_row(pattern, demand->list_classes[c].pattern_class,
                                                 bsattn_layout_block(&demand->layout, rank, r),
-                                                &build->row_work, &build->row));
-            BSATTN_TRY(bsattn_spans_append(&build->used, &build->row));
-            if (build->used.count > 4 * (size_t)demand->layout.blocks + 1024) {
-                BSATTN_TRY(make_set(build, &build->used));
+                                                &work->row_work, &work->row));
+            BSATTN_TRY(bsattn_spans_append(&work->used, &work->row));
+            if (work->used.count > 4 * (size_t)demand->layout.blocks + 1024) {
+                BSATTN_TRY(make_set(work, &work->used));
             }
         }
     }
-    return make_set(build, &build->used);
+    return make_set(work, &work->used);
 }
 
-static bsattn_status_t collect_needs(bsattn_demand_t *demand, build_t *build, int kv_class)
+/* Note what a rank uses, owner by owner. */
+static bsattn_status_t note_used(bsattn_demand_t *demand, build_t *build,
+                                 const bsattn_spans_t *used, int kv_class, int rank)
 {
     const bsattn_problem_t *problem = &demand->pattern->problem;
-    int64_t token_bytes = 2 * problem->batch * (int64_t)bsattn_problem_row_bytes(problem);
-    int heads = bsattn_demand_kv_heads(demand, kv_class);
+    int64_t token_bytes = 2 * problem->batch * (int64_t)bsattn_problem_row_bytes(problem) *
+                          bsattn_demand_kv_heads(demand, kv_class);
 
-    build->needs.count = 0;
-    for (int rank = 0; rank < demand->layout.ranks; ++rank) {
-        BSATTN_TRY(collect_used(demand, build, kv_class, rank));
-        for (size_t s = 0; s < build->used.count; ++s) {
-            bsattn_piece_walk_t walk;
-            bsattn_piece_t piece;
+    for (size_t s = 0; s < used->count; ++s) {
+        bsattn_piece_walk_t walk;
+        bsattn_piece_t piece;
 
-            bsattn_piece_begin(&walk, &demand->layout, build->used.items[s]);
-            while (bsattn_piece_next(&walk, &piece)) {
-                need_t need = {piece.owner, rank, piece.slot, piece.count};
-                BSATTN_TRY(need_add(&build->needs, need));
-                if (piece.owner != rank) {
-                    demand->bytes_needed[rank] +=
-                        heads * token_bytes *
-                        bsattn_demand_slot_tokens(demand, piece.owner, piece.slot, piece.count);
-                }
+        bsattn_piece_begin(&walk, &demand->layout, used->items[s]);
+        while (bsattn_piece_next(&walk, &piece)) {
+            need_t need = {piece.owner, rank, piece.slot, piece.count};
+            BSATTN_TRY(need_add(&build->needs, need));
+            if (piece.owner != rank) {
+                demand->bytes_needed[rank] +=
+                    token_bytes *
+                    bsattn_demand_slot_tokens(demand, piece.owner, piece.slot, piece.count);
             }
         }
     }
     return BSATTN_OK;
+}
+
+/* Rows are generated by all threads; what comes of them is noted rank after rank. */
+static bsattn_status_t collect_needs(bsattn_demand_t *demand, build_t *build, int kv_class)
+{
+    int ranks = demand->layout.ranks;
+    bool failed = false;
+
+    build->needs.count = 0;
+#pragma omp parallel for num_threads(build->threads) schedule(dynamic) ordered reduction(||        \
+                                                                                         : failed)
+    for (int rank = 0; rank < ranks; ++rank) {
+        work_t *work = &build->works[omp_get_thread_num()];
+        failed = (collect_used(demand, work, kv_class, rank) != BSATTN_OK) || failed;
+#pragma omp ordered
+        failed = (note_used(demand, build, &work->used, kv_class, rank) != BSATTN_OK) || failed;
+    }
+    return failed ? fail_memory() : BSATTN_OK;
 }
 
 /* ------------------------------------------------------------------------------------- farthest */
@@ -392,34 +418,40 @@ static bsattn_status_t demand_alloc(bsattn_demand_t *demand)
     return (demand->far == NULL) ? fail_memory() : BSATTN_OK;
 }
 
-bsattn_status_t bsattn_demand_init(bsattn_demand_t *demand, const bsattn_pattern_t *pattern,
-                                   const bsattn_layout_t *layout)
+static bsattn_status_t build_alloc(build_t *build, const bsattn_layout_t *layout)
 {
     size_t blocks = (size_t)layout->blocks;
-    build_t build = {0};
+    bool complete;
+
+    build->works = calloc((size_t)build->threads, sizeof(*build->works));
+    build->first_of_owner = calloc((size_t)layout->ranks + 1, sizeof(*build->first_of_owner));
+    build->next_unset = malloc((blocks + 1) * sizeof(*build->next_unset));
+    complete =
+        (build->works != NULL) && (build->first_of_owner != NULL) && (build->next_unset != NULL);
+    for (int t = 0; complete && (t < build->threads); ++t) {
+        build->works[t].edge = calloc(blocks + 1, sizeof(int32_t));
+        complete = (build->works[t].edge != NULL);
+    }
+    return complete ? BSATTN_OK : fail_memory();
+}
+
+bsattn_status_t bsattn_demand_init(bsattn_demand_t *demand, const bsattn_pattern_t *pattern,
+                                   const bsattn_layout_t *layout, int threads)
+{
+    build_t build = {.threads = threads};
     bsattn_status_t status;
 
     *demand = (bsattn_demand_t){.pattern = pattern, .layout = *layout, .steps = 1};
     status = demand_alloc(demand);
-    if (status != BSATTN_OK) {
-        goto err_free;
-    }
-    build.edge = calloc(blocks + 1, sizeof(*build.edge));
-    build.first_of_owner = calloc((size_t)layout->ranks + 1, sizeof(*build.first_of_owner));
-    build.next_unset = malloc((blocks + 1) * sizeof(*build.next_unset));
-    if ((build.edge == NULL) || (build.first_of_owner == NULL) || (build.next_unset == NULL)) {
-        status = fail_memory();
-        goto err_free;
+    if (status == BSATTN_OK) {
+        status = build_alloc(&build, layout);
     }
     for (int c = 0; (c < demand->kv_class_count) && (status == BSATTN_OK); ++c) {
         status = class_far(demand, &build, c);
     }
-    if (status == BSATTN_OK) {
-        build_free(&build);
-        return BSATTN_OK;
-    }
-err_free:
     build_free(&build);
-    bsattn_demand_free(demand);
+    if (status != BSATTN_OK) {
+        bsattn_demand_free(demand);
+    }
     return status;
 }

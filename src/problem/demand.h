@@ -42,9 +42,10 @@ typedef struct bsattn_demand {
 
 /** Compute the demand of a pattern under a layout. Time and memory proportional to the pattern's
  *  lists.
+ *  @param threads  to compute with, >= 1
  *  @return BSATTN_OK or BSATTN_ERR_MEMORY; release with bsattn_demand_free() */
 bsattn_status_t bsattn_demand_init(bsattn_demand_t *demand, const bsattn_pattern_t *pattern,
-                                   const bsattn_layout_t *layout);
+                                   const bsattn_layout_t *layout, int threads);
 void bsattn_demand_free(bsattn_demand_t *demand);
 
 /** @return far of an owner's slots, one kv class */

@@ -5,6 +5,7 @@
 #include "problem/problem.h"
 #include "problem/schedule.h"
 
+#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,7 +16,7 @@ typedef struct build {
     bsattn_estimate_t *estimate;
     int64_t *chunk_tokens; /* [P, steps]: tokens of an owner's chunk at each hop, summed over key
                             * heads */
-    double *pairs_of_hop;  /* [P] */
+    double *pairs_of_hop;  /* [threads, P] */
 } build_t;
 
 static bsattn_status_t fail_memory(void)
@@ -131,14 +132,15 @@ static void predict_memory(const build_t *build, const bsattn_schedule_counts_t 
 
 /* At every step the rank computes on one chunk while the next one comes in, at the cost of compute
  * time or not. */
-static void predict_time(const build_t *build, int rank, bsattn_rank_estimate_t *out)
+static void predict_time(const build_t *build, int rank, const double *pairs_of_hop,
+                         bsattn_rank_estimate_t *out)
 {
     const bsattn_problem_t *problem = &build->demand->pattern->problem;
     const bsattn_machine_t *machine = build->machine;
     double flops_per_pair = 4.0 * problem->head_dim * (double)problem->batch;
 
     for (int s = 0; s < build->demand->steps; ++s) {
-        double attend_s = flops_per_pair * build->pairs_of_hop[s] / machine->flops_per_s;
+        double attend_s = flops_per_pair * pairs_of_hop[s] / machine->flops_per_s;
         double exchange_s = 0.0;
 
         if (s + 1 < build->demand->steps) {
@@ -158,27 +160,52 @@ static void predict_time(const build_t *build, int rank, bsattn_rank_estimate_t 
     }
 }
 
-static bsattn_status_t predict_rank(build_t *build, int rank)
+/* @param pairs_of_hop  [P], for this call alone */
+static bsattn_status_t predict_rank(const build_t *build, int rank, double *pairs_of_hop)
 {
     const bsattn_demand_t *demand = build->demand;
-    bsattn_estimate_totals_t *totals = &build->estimate->totals;
     bsattn_rank_estimate_t *out = &build->estimate->ranks[rank];
     bsattn_schedule_counts_t counts;
 
-    memset(build->pairs_of_hop, 0, (size_t)demand->layout.ranks * sizeof(double));
-    BSATTN_TRY(bsattn_schedule_count(demand, rank, build->pairs_of_hop, &counts));
+    memset(pairs_of_hop, 0, (size_t)demand->layout.ranks * sizeof(double));
+    BSATTN_TRY(bsattn_schedule_count(demand, rank, pairs_of_hop, &counts));
     out->tokens =
         bsattn_demand_slot_tokens(demand, rank, 0, bsattn_layout_count(&demand->layout, rank));
     out->pairs_token = counts.pairs_token * (double)demand->pattern->problem.batch;
     out->bytes_needed = demand->bytes_needed[rank];
     predict_memory(build, &counts, rank, out);
-    predict_time(build, rank, out);
-    totals->bytes_sent += out->bytes_sent;
-    totals->bytes_needed += out->bytes_needed;
-    totals->memory_max =
-        (out->memory.total > totals->memory_max) ? out->memory.total : totals->memory_max;
-    totals->time_ms = (out->time_total_ms > totals->time_ms) ? out->time_total_ms : totals->time_ms;
+    predict_time(build, rank, pairs_of_hop, out);
     return BSATTN_OK;
+}
+
+static bsattn_status_t predict_ranks(const build_t *build)
+{
+    int ranks = build->demand->layout.ranks;
+    bool failed = false;
+
+#pragma omp parallel for num_threads(build->machine->threads) schedule(dynamic)                    \
+    reduction(||                                                                                   \
+              : failed)
+    for (int rank = 0; rank < ranks; ++rank) {
+        double *pairs_of_hop = build->pairs_of_hop + (size_t)omp_get_thread_num() * (size_t)ranks;
+        failed = (predict_rank(build, rank, pairs_of_hop) != BSATTN_OK) || failed;
+    }
+    return failed ? fail_memory() : BSATTN_OK;
+}
+
+static void sum_up(bsattn_estimate_t *estimate)
+{
+    bsattn_estimate_totals_t *totals = &estimate->totals;
+
+    for (int rank = 0; rank < totals->ranks; ++rank) {
+        const bsattn_rank_estimate_t *one = &estimate->ranks[rank];
+        totals->bytes_sent += one->bytes_sent;
+        totals->bytes_needed += one->bytes_needed;
+        totals->memory_max =
+            (one->memory.total > totals->memory_max) ? one->memory.total : totals->memory_max;
+        totals->time_ms =
+            (one->time_total_ms > totals->time_ms) ? one->time_total_ms : totals->time_ms;
+    }
 }
 
 static double imbalance(const bsattn_estimate_t *estimate)
@@ -199,7 +226,7 @@ static bsattn_status_t build_alloc(build_t *build)
     size_t ranks = (size_t)build->demand->layout.ranks;
 
     build->chunk_tokens = calloc(ranks * (size_t)build->demand->steps, sizeof(int64_t));
-    build->pairs_of_hop = calloc(ranks, sizeof(double));
+    build->pairs_of_hop = calloc(ranks * (size_t)build->machine->threads, sizeof(double));
     build->estimate = calloc(1, sizeof(*build->estimate));
     if (build->estimate != NULL) {
         build->estimate->ranks = calloc(ranks, sizeof(*build->estimate->ranks));
@@ -226,8 +253,8 @@ bsattn_status_t bsattn_estimate_compute(const bsattn_demand_t *demand,
         (void)bsattn_text_copy(totals->exchange, sizeof(totals->exchange), "ring");
         count_chunks(&build);
     }
-    for (int rank = 0; (rank < demand->layout.ranks) && (status == BSATTN_OK); ++rank) {
-        status = predict_rank(&build, rank);
+    if (status == BSATTN_OK) {
+        status = predict_ranks(&build);
     }
     free(build.chunk_tokens);
     free(build.pairs_of_hop);
@@ -235,6 +262,7 @@ bsattn_status_t bsattn_estimate_compute(const bsattn_demand_t *demand,
         bsattn_estimate_destroy(build.estimate);
         return status;
     }
+    sum_up(build.estimate);
     build.estimate->totals.imbalance = imbalance(build.estimate);
     *estimate_p = build.estimate;
     return BSATTN_OK;
@@ -280,7 +308,7 @@ static bsattn_status_t trial_init(trial_t *trial, const bsattn_pattern_t *patter
 
     *trial = (trial_t){0};
     BSATTN_TRY(bsattn_layout_parse(name, pattern->blocks, ranks, &layout));
-    BSATTN_TRY(bsattn_demand_init(&trial->demand, pattern, &layout));
+    BSATTN_TRY(bsattn_demand_init(&trial->demand, pattern, &layout, machine->threads));
     status = bsattn_estimate_compute(&trial->demand, machine, &trial->estimate);
     if (status != BSATTN_OK) {
         trial_free(trial);

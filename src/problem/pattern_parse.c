@@ -400,7 +400,7 @@ static bsattn_status_t fail_unknown(const parser_t *parser, size_t at, const cha
     if (nearest != NULL) {
         bsattn_strbuf_add(&buf, ", did you mean '%s'?", nearest);
     }
-    bsattn_strbuf_add(&buf, " Known:");
+    bsattn_strbuf_add(&buf, (count == 0) ? "; it takes none" : "; known:");
     for (size_t i = 0; i < count; ++i) {
         bsattn_strbuf_add(&buf, "%s %s", (i == 0) ? "" : ",", known[i]);
     }

@@ -238,8 +238,12 @@ static bool group_of_sample(const bsattn_plan_t *plan, uint64_t seed, int64_t in
     group->batch = (int64_t)draw(seed, n, 0, (uint64_t)plan->problem.batch);
     group->head = (int)draw(seed, n, 1, (uint64_t)plan->problem.heads_q);
     here = locate(plan, (int64_t)draw(seed, n, 2, (uint64_t)blocks), group);
-    for (uint32_t r = 0; here && (r < ROWS_PER_GROUP) && (r < left); ++r) {
-        group->chosen[draw(seed, n, 3 + r, (uint64_t)group->tokens)] = 1;
+    for (uint32_t r = 0; here && (r < ROWS_PER_GROUP) && (r < left) && (r < group->tokens); ++r) {
+        int64_t row = (int64_t)draw(seed, n, 3 + r, (uint64_t)group->tokens);
+        while (group->chosen[row]) {
+            row = (row + 1) % group->tokens;
+        }
+        group->chosen[row] = 1;
     }
     return here;
 }

@@ -94,12 +94,15 @@ static bsattn_status_t local_alloc(const bsattn_plan_t *plan, bsattn_local_t *lo
                                    void *memory_p)
 {
     void *memory = plan->context->backend->alloc((size_t)bytes);
-    char text[32];
+    char need_text[32];
+    char have_text[32];
 
     if (memory == NULL) {
-        return bsattn_fail(BSATTN_ERR_MEMORY, "could not allocate %s on %s",
-                           bsattn_text_bytes(text, sizeof(text), (double)bytes),
-                           plan->context->backend->name);
+        return bsattn_fail(
+            BSATTN_ERR_MEMORY, "out of memory: %s were refused on %s, %s seemed available",
+            bsattn_text_bytes(need_text, sizeof(need_text), (double)bytes),
+            plan->context->backend->name,
+            bsattn_text_bytes(have_text, sizeof(have_text), (double)bsattn_host_memory_available()));
     }
     *(void **)memory_p = memory;
     local->bytes += bytes;

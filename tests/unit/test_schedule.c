@@ -60,7 +60,7 @@ static void world_init(world_t *world, const mask_case_t *mask, int64_t seq_len,
     nb = (size_t)world->nb;
     assert_int_equal(bsattn_pattern_create(mask->text, &world->problem, &world->pattern), 0);
     assert_int_equal(bsattn_layout_parse(layout_text, world->nb, ranks, &layout), 0);
-    assert_int_equal(bsattn_demand_init(&world->demand, world->pattern, &layout), 0);
+    assert_int_equal(bsattn_demand_init(&world->demand, world->pattern, &layout, 2), 0);
     world->schedules = calloc((size_t)ranks, sizeof(*world->schedules));
     world->chunks = calloc((size_t)ranks, sizeof(*world->chunks));
     world->used = calloc(HEADS_Q * nb * nb, sizeof(*world->used));
