@@ -3,8 +3,7 @@
 #ifndef BSATTN_BASE_CLOCK_H
 #define BSATTN_BASE_CLOCK_H
 
-/** @return ms since some fixed moment of this host; never decreases, not comparable between hosts
- */
+/** @return ms since some fixed moment of this host: never decreases, no two hosts agree */
 double bsattn_clock_ms(void);
 
 #endif

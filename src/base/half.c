@@ -1,34 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/half.h"
 
-#include <string.h>
-
+#include "base/bits.h"
 #include "base/status.h"
 
-static inline uint32_t bits_of(float value)
-{
-    uint32_t bits;
-
-    memcpy(&bits, &value, sizeof(bits));
-    return bits;
-}
-
-static inline float float_of(uint32_t bits)
-{
-    float value;
-
-    memcpy(&value, &bits, sizeof(value));
-    return value;
-}
+#include <string.h>
 
 static inline float widen_bf16(uint16_t bits)
 {
-    return float_of((uint32_t)bits << 16);
+    return bsattn_float_of((uint32_t)bits << 16);
 }
 
 static inline uint16_t round_bf16(float value)
 {
-    const uint32_t bits = bits_of(value);
+    uint32_t bits = bsattn_bits_of(value);
 
     if ((bits & 0x7fffffffu) > 0x7f800000u) {
         /* The quiet bit is set lest a payload in the lost half leave an infinity. */
@@ -39,26 +24,26 @@ static inline uint16_t round_bf16(float value)
 
 static inline float widen_f16(uint16_t half)
 {
-    const uint32_t sign = (uint32_t)(half & 0x8000u) << 16;
-    const uint32_t exponent = (half >> 10) & 0x1fu;
-    const uint32_t mantissa = half & 0x3ffu;
+    uint32_t sign = (uint32_t)(half & 0x8000u) << 16;
+    uint32_t exponent = (half >> 10) & 0x1fu;
+    uint32_t mantissa = half & 0x3ffu;
 
     if (exponent == 0) {
-        return float_of(sign | bits_of((float)mantissa * 0x1p-24f));
+        return bsattn_float_of(sign | bsattn_bits_of((float)mantissa * 0x1p-24f));
     }
     if (exponent == 31) {
-        return float_of(sign | 0x7f800000u | (mantissa << 13));
+        return bsattn_float_of(sign | 0x7f800000u | (mantissa << 13));
     }
-    return float_of(sign | ((exponent + 112u) << 23) | (mantissa << 13));
+    return bsattn_float_of(sign | ((exponent + 112u) << 23) | (mantissa << 13));
 }
 
 static inline uint16_t round_f16(float value)
 {
-    const uint32_t bits = bits_of(value);
-    const uint32_t sign = (bits >> 16) & 0x8000u;
-    const uint32_t magnitude = bits & 0x7fffffffu;
-    const uint32_t overflow = 0x477ff000u; /* 65520: half way to what 2^16 would be, and even */
-    const uint32_t normal = 0x38800000u;   /* 2^-14 */
+    uint32_t bits = bsattn_bits_of(value);
+    uint32_t sign = (bits >> 16) & 0x8000u;
+    uint32_t magnitude = bits & 0x7fffffffu;
+    uint32_t overflow = 0x477ff000u; /* 65520: half way to what 2^16 would be, and even */
+    uint32_t normal = 0x38800000u;   /* 2^-14 */
 
     if (magnitude > 0x7f800000u) {
         return (uint16_t)(sign | 0x7e00u | ((magnitude >> 13) & 0x3ffu));
@@ -73,7 +58,8 @@ static inline uint16_t round_f16(float value)
     }
     /* The last place of 0.5f is 2^-24, the smallest subnormal: the addition itself rounds to
      * nearest even. */
-    return (uint16_t)(sign | (bits_of(float_of(magnitude) + 0.5f) - bits_of(0.5f)));
+    return (uint16_t)(sign |
+                      (bsattn_bits_of(bsattn_float_of(magnitude) + 0.5f) - bsattn_bits_of(0.5f)));
 }
 
 float bsattn_bf16_to_f32(uint16_t bits)
@@ -107,12 +93,12 @@ void bsattn_convert_to_f32(bsattn_dtype_t dtype, const void *in, int64_t count, 
         }
         return;
     case BSATTN_F16:
-        for (int64_t i = 0; i < count; i++) {
+        for (int64_t i = 0; i < count; ++i) {
             out[i] = widen_f16(half[i]);
         }
         return;
     case BSATTN_BF16:
-        for (int64_t i = 0; i < count; i++) {
+        for (int64_t i = 0; i < count; ++i) {
             out[i] = widen_bf16(half[i]);
         }
         return;
@@ -131,12 +117,12 @@ void bsattn_convert_from_f32(bsattn_dtype_t dtype, const float *in, int64_t coun
         }
         return;
     case BSATTN_F16:
-        for (int64_t i = 0; i < count; i++) {
+        for (int64_t i = 0; i < count; ++i) {
             half[i] = round_f16(in[i]);
         }
         return;
     case BSATTN_BF16:
-        for (int64_t i = 0; i < count; i++) {
+        for (int64_t i = 0; i < count; ++i) {
             half[i] = round_bf16(in[i]);
         }
         return;
@@ -146,10 +132,10 @@ void bsattn_convert_from_f32(bsattn_dtype_t dtype, const float *in, int64_t coun
 
 void bsattn_round_f32(bsattn_dtype_t dtype, int64_t count, float *values)
 {
-    for (int64_t i = 0; dtype == BSATTN_F16 && i < count; i++) {
+    for (int64_t i = 0; (dtype == BSATTN_F16) && (i < count); ++i) {
         values[i] = widen_f16(round_f16(values[i]));
     }
-    for (int64_t i = 0; dtype == BSATTN_BF16 && i < count; i++) {
+    for (int64_t i = 0; (dtype == BSATTN_BF16) && (i < count); ++i) {
         values[i] = widen_bf16(round_bf16(values[i]));
     }
 }

@@ -44,13 +44,13 @@ void bsattn_host_name(char *out, size_t size)
     (void)bsattn_text_copy(out, size, name);
 }
 
-bool bsattn_host_parse_kib(const char *text, const char *name, int64_t *bytes_p)
+/* The number after a name at the beginning of a line. */
+static bool find_number(const char *text, const char *name, int64_t *number_p)
 {
     size_t length = strlen(name);
 
     for (const char *line = text; line != NULL; line = strchr(line, '\n')) {
         char digits[NUMBER_SIZE];
-        int64_t kib;
         line += (*line == '\n') ? 1 : 0;
         if (strncmp(line, name, length) != 0) {
             continue;
@@ -59,13 +59,20 @@ bool bsattn_host_parse_kib(const char *text, const char *name, int64_t *bytes_p)
         line += strspn(line, " \t");
         (void)bsattn_text_copy(digits, sizeof(digits), line);
         digits[strspn(digits, "0123456789")] = '\0';
-        if (!bsattn_text_int64(digits, &kib) || (kib > INT64_MAX / 1024)) {
-            return false;
-        }
-        *bytes_p = kib * 1024;
-        return true;
+        return bsattn_text_int64(digits, number_p);
     }
     return false;
+}
+
+bool bsattn_host_parse_kib(const char *text, const char *name, int64_t *bytes_p)
+{
+    int64_t kib;
+
+    if (!find_number(text, name, &kib) || (kib > INT64_MAX / 1024)) {
+        return false;
+    }
+    *bytes_p = kib * 1024;
+    return true;
 }
 
 /* Whether a comma separated list such as "cpu,cpuacct" has a name. */
@@ -122,10 +129,12 @@ static bool parse_bytes(const char *text, int64_t *bytes_p)
     return bsattn_text_int64(digits, bytes_p);
 }
 
-int64_t bsattn_host_parse_limit(const char *limit, const char *usage)
+int64_t bsattn_host_parse_limit(const char *limit, const char *usage, const char *stat,
+                                const char *reclaimable)
 {
     int64_t limit_bytes;
     int64_t usage_bytes = 0;
+    int64_t cache_bytes = 0;
 
     if ((limit == NULL) || !parse_bytes(limit, &limit_bytes) || (limit_bytes >= CGROUP_NO_LIMIT)) {
         return INT64_MAX;
@@ -133,27 +142,47 @@ int64_t bsattn_host_parse_limit(const char *limit, const char *usage)
     if ((usage != NULL) && !parse_bytes(usage, &usage_bytes)) {
         usage_bytes = 0;
     }
+    if ((stat != NULL) && !find_number(stat, reclaimable, &cache_bytes)) {
+        cache_bytes = 0;
+    }
+    usage_bytes -= (cache_bytes < usage_bytes) ? cache_bytes : usage_bytes;
     return (usage_bytes < limit_bytes) ? limit_bytes - usage_bytes : 0;
 }
 
-static int64_t group_leaves(const char *folder, const char *limit_name, const char *usage_name)
+/* What the files of a control group are called. */
+typedef struct group_names {
+    const char *limit;
+    const char *usage;
+    const char *reclaimable; /* in memory.stat, with the space after it */
+} group_names_t;
+
+static const group_names_t names_v1 = {"memory.limit_in_bytes", "memory.usage_in_bytes",
+                                       "total_inactive_file "};
+static const group_names_t names_v2 = {"memory.max", "memory.current", "inactive_file "};
+
+static bool read_group_file(const char *folder, const char *name, char *out, size_t size)
 {
     char path[PATH_SIZE + 64];
+
+    (void)snprintf(path, sizeof(path), "%s/%s", folder, name);
+    return read_file(path, out, size);
+}
+
+static int64_t group_leaves(const char *folder, const group_names_t *names)
+{
     char limit[NUMBER_SIZE];
     char usage[NUMBER_SIZE];
-    bool limited;
-    bool used;
+    char stat[PROC_SIZE];
+    bool limited = read_group_file(folder, names->limit, limit, sizeof(limit));
+    bool used = read_group_file(folder, names->usage, usage, sizeof(usage));
+    bool detailed = read_group_file(folder, "memory.stat", stat, sizeof(stat));
 
-    (void)snprintf(path, sizeof(path), "%s/%s", folder, limit_name);
-    limited = read_file(path, limit, sizeof(limit));
-    (void)snprintf(path, sizeof(path), "%s/%s", folder, usage_name);
-    used = read_file(path, usage, sizeof(usage));
-    return bsattn_host_parse_limit(limited ? limit : NULL, used ? usage : NULL);
+    return bsattn_host_parse_limit(limited ? limit : NULL, used ? usage : NULL,
+                                   detailed ? stat : NULL, names->reclaimable);
 }
 
 /* A group's limit binds its children too, so every level up to the mount point is asked. */
-static int64_t groups_leave(const char *mount, const char *group, const char *limit_name,
-                            const char *usage_name)
+static int64_t groups_leave(const char *mount, const char *group, const group_names_t *names)
 {
     char folder[PATH_SIZE];
     bsattn_strbuf_t buf;
@@ -163,7 +192,7 @@ static int64_t groups_leave(const char *mount, const char *group, const char *li
     bsattn_strbuf_init(&buf, folder, sizeof(folder));
     bsattn_strbuf_add(&buf, "%s%s", mount, (strcmp(group, "/") == 0) ? "" : group);
     for (;;) {
-        int64_t leaves = group_leaves(folder, limit_name, usage_name);
+        int64_t leaves = group_leaves(folder, names);
         char *slash = strrchr(folder, '/');
         least = (leaves < least) ? leaves : least;
         if ((slash == NULL) || ((size_t)(slash - folder) < mount_length)) {
@@ -191,13 +220,10 @@ int64_t bsattn_host_memory_available(void)
         return available;
     }
     if (bsattn_host_parse_cgroup(text, "", group, sizeof(group))) {
-        available = least_of(available,
-                             groups_leave("/sys/fs/cgroup", group, "memory.max", "memory.current"));
+        available = least_of(available, groups_leave("/sys/fs/cgroup", group, &names_v2));
     }
     if (bsattn_host_parse_cgroup(text, "memory", group, sizeof(group))) {
-        available =
-            least_of(available, groups_leave("/sys/fs/cgroup/memory", group,
-                                             "memory.limit_in_bytes", "memory.usage_in_bytes"));
+        available = least_of(available, groups_leave("/sys/fs/cgroup/memory", group, &names_v1));
     }
     return available;
 }

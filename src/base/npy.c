@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/npy.h"
 
+#include "base/text.h"
+
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/text.h"
-
 enum { MAGIC_SIZE = 6, ALIGNMENT = 64 };
 
-static const unsigned char MAGIC[MAGIC_SIZE] = {0x93, 'N', 'U', 'M', 'P', 'Y'};
+static const unsigned char magic[MAGIC_SIZE] = {0x93, 'N', 'U', 'M', 'P', 'Y'};
 
 /* The dictionary in a header, being read. */
 typedef struct cursor {
@@ -24,16 +24,16 @@ typedef struct cursor {
 
 static void skip_space(cursor_t *cursor)
 {
-    while (cursor->at < cursor->end &&
-           (*cursor->at == ' ' || *cursor->at == '\n' || *cursor->at == '\t')) {
-        cursor->at++;
+    while ((cursor->at < cursor->end) &&
+           ((*cursor->at == ' ') || (*cursor->at == '\n') || (*cursor->at == '\t'))) {
+        ++cursor->at;
     }
 }
 
 static bool peek(cursor_t *cursor, char c)
 {
     skip_space(cursor);
-    return cursor->at < cursor->end && *cursor->at == c;
+    return (cursor->at < cursor->end) && (*cursor->at == c);
 }
 
 static bool take(cursor_t *cursor, char c)
@@ -41,16 +41,16 @@ static bool take(cursor_t *cursor, char c)
     if (!peek(cursor, c)) {
         return false;
     }
-    cursor->at++;
+    ++cursor->at;
     return true;
 }
 
 static bool take_word(cursor_t *cursor, const char *word)
 {
-    const size_t length = strlen(word);
+    size_t length = strlen(word);
 
     skip_space(cursor);
-    if ((size_t)(cursor->end - cursor->at) < length || memcmp(cursor->at, word, length) != 0) {
+    if (((size_t)(cursor->end - cursor->at) < length) || (memcmp(cursor->at, word, length) != 0)) {
         return false;
     }
     cursor->at += length;
@@ -67,26 +67,27 @@ static bsattn_status_t malformed(const cursor_t *cursor, const char *expected)
  * use. */
 static bsattn_status_t take_string(cursor_t *cursor, char *out, size_t size)
 {
-    skip_space(cursor);
+    size_t length = 0;
+    char quote;
+
     if (!peek(cursor, '\'') && !peek(cursor, '"')) {
         return malformed(cursor, "a quoted string");
     }
+    quote = *cursor->at;
+    ++cursor->at;
+    while ((cursor->at < cursor->end) && (*cursor->at != quote)) {
+        char c = *cursor->at;
 
-    const char quote = *cursor->at++;
-    size_t length = 0;
-
-    while (cursor->at < cursor->end && *cursor->at != quote) {
-        const char c = *cursor->at++;
-
-        if (c < ' ' || c > '~' || c == '\\' || length + 1 >= size) {
+        if ((c < ' ') || (c > '~') || (c == '\\') || (length + 1 >= size)) {
             return malformed(cursor, "a short string of plain characters");
         }
         out[length++] = c;
+        ++cursor->at;
     }
     if (cursor->at >= cursor->end) {
         return malformed(cursor, "a closing quote");
     }
-    cursor->at++;
+    ++cursor->at;
     out[length] = '\0';
     return BSATTN_OK;
 }
@@ -96,16 +97,16 @@ static bsattn_status_t take_count(cursor_t *cursor, int64_t *value_p)
     int64_t value = 0;
 
     skip_space(cursor);
-    if (cursor->at >= cursor->end || *cursor->at < '0' || *cursor->at > '9') {
+    if ((cursor->at >= cursor->end) || (*cursor->at < '0') || (*cursor->at > '9')) {
         return malformed(cursor, "a number of elements");
     }
-    while (cursor->at < cursor->end && *cursor->at >= '0' && *cursor->at <= '9') {
+    while ((cursor->at < cursor->end) && (*cursor->at >= '0') && (*cursor->at <= '9')) {
         if (__builtin_mul_overflow(value, (int64_t)10, &value) ||
             __builtin_add_overflow(value, (int64_t)(*cursor->at - '0'), &value)) {
             return bsattn_fail(BSATTN_ERR_INPUT, "%s: a dimension does not fit 63 bits",
                                cursor->name);
         }
-        cursor->at++;
+        ++cursor->at;
     }
     *value_p = value;
     return BSATTN_OK;
@@ -114,6 +115,9 @@ static bsattn_status_t take_count(cursor_t *cursor, int64_t *value_p)
 /* The element type: byte order, kind and size, e.g. "<f4". */
 static bsattn_status_t parse_descr(cursor_t *cursor, bsattn_npy_t *npy)
 {
+    const char *descr = npy->descr;
+    int64_t size;
+
     if (peek(cursor, '[') || peek(cursor, '(')) {
         return bsattn_fail(BSATTN_ERR_INPUT,
                            "%s: a structured element type is not supported, a plain one such as "
@@ -121,19 +125,15 @@ static bsattn_status_t parse_descr(cursor_t *cursor, bsattn_npy_t *npy)
                            cursor->name);
     }
     BSATTN_TRY(take_string(cursor, npy->descr, sizeof(npy->descr)));
-
-    const char *descr = npy->descr;
-    int64_t size;
-
-    if (strlen(descr) < 3 || strchr("<>|", descr[0]) == NULL ||
-        strchr("biufcSUV", descr[1]) == NULL || !bsattn_text_int64(descr + 2, &size) || size < 1 ||
-        size > 1024 * 1024) {
+    if ((strlen(descr) < 3) || (strchr("<>|", descr[0]) == NULL) ||
+        (strchr("biufcSUV", descr[1]) == NULL) || !bsattn_text_int64(descr + 2, &size) ||
+        (size < 1) || (size > 1024 * 1024)) {
         return bsattn_fail(BSATTN_ERR_INPUT,
                            "%s: element type '%s' is not supported, a plain one such as '<f4' is "
                            "expected",
                            cursor->name, descr);
     }
-    npy->item_size = (size_t)(descr[1] == 'U' ? 4 * size : size);
+    npy->item_size = (size_t)((descr[1] == 'U') ? 4 * size : size);
     return BSATTN_OK;
 }
 
@@ -154,11 +154,11 @@ static bsattn_status_t parse_shape(cursor_t *cursor, bsattn_npy_t *npy)
                                (int)BSATTN_NPY_DIMS_MAX);
         }
         BSATTN_TRY(take_count(cursor, &npy->shape[npy->dims]));
-        npy->dims++;
+        ++npy->dims;
         comma = take(cursor, ',');
     }
     /* Without its comma "(3)" is a number in brackets, no tuple. */
-    if (npy->dims == 1 && !comma) {
+    if ((npy->dims == 1) && !comma) {
         return malformed(cursor, "',' in a shape of one dimension");
     }
     return BSATTN_OK;
@@ -225,7 +225,7 @@ static bsattn_status_t count_elements(const char *name, bsattn_npy_t *npy)
     int64_t end;
 
     npy->count = 1;
-    for (int d = 0; d < npy->dims; d++) {
+    for (int d = 0; d < npy->dims; ++d) {
         if (__builtin_mul_overflow(npy->count, npy->shape[d], &npy->count)) {
             return bsattn_fail(BSATTN_ERR_INPUT, "%s: its number of elements does not fit 63 bits",
                                name);
@@ -243,26 +243,26 @@ bsattn_status_t bsattn_npy_parse(const char *name, const void *data, size_t size
 {
     const unsigned char *bytes = data;
     bsattn_npy_t npy = {.dims = 0};
+    cursor_t cursor = {.name = name};
+    size_t prefix;
+    size_t length;
 
-    if (size < MAGIC_SIZE || memcmp(bytes, MAGIC, MAGIC_SIZE) != 0) {
+    if ((size < MAGIC_SIZE) || (memcmp(bytes, magic, MAGIC_SIZE) != 0)) {
         return bsattn_fail(BSATTN_ERR_FILE, "%s: not a .npy file: it does not begin as one", name);
     }
     if (size < MAGIC_SIZE + 2 + 4) {
         return bsattn_fail(BSATTN_ERR_FILE, "%s: %zu bytes are too few for a .npy header", name,
                            size);
     }
-
-    const int major = bytes[6], minor = bytes[7];
-    const size_t prefix = major == 1 ? 10 : 12;
-    size_t length = (size_t)bytes[8] | (size_t)bytes[9] << 8;
-
-    if (major < 1 || major > 3 || minor != 0) {
+    if ((bytes[6] < 1) || (bytes[6] > 3) || (bytes[7] != 0)) {
         return bsattn_fail(BSATTN_ERR_FILE,
                            "%s: .npy version %d.%d is not known, 1.0, 2.0 or 3.0 is expected", name,
-                           major, minor);
+                           bytes[6], bytes[7]);
     }
-    if (major > 1) {
-        length |= (size_t)bytes[10] << 16 | (size_t)bytes[11] << 24;
+    prefix = (bytes[6] == 1) ? 10 : 12;
+    length = (size_t)bytes[8] | ((size_t)bytes[9] << 8);
+    if (bytes[6] > 1) {
+        length |= ((size_t)bytes[10] << 16) | ((size_t)bytes[11] << 24);
     }
     if (length > BSATTN_NPY_HEADER_MAX - prefix) {
         return bsattn_fail(BSATTN_ERR_FILE, "%s: a header of %zu bytes, at most %d are expected",
@@ -272,9 +272,8 @@ bsattn_status_t bsattn_npy_parse(const char *name, const void *data, size_t size
         return bsattn_fail(BSATTN_ERR_FILE, "%s: its header is %zu bytes, %zu are there", name,
                            prefix + length, size);
     }
-
-    cursor_t cursor = {name, (const char *)bytes + prefix, (const char *)bytes + prefix + length};
-
+    cursor.at = (const char *)bytes + prefix;
+    cursor.end = cursor.at + length;
     npy.data_offset = (int64_t)(prefix + length);
     BSATTN_TRY(parse_dictionary(&cursor, &npy));
     BSATTN_TRY(count_elements(name, &npy));
@@ -286,13 +285,13 @@ bsattn_status_t bsattn_npy_parse(const char *name, const void *data, size_t size
 static bsattn_status_t open_regular(const char *path, int *fd_p, int64_t *size_p)
 {
     struct stat status;
-    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 
     if (fd < 0) {
         return bsattn_fail(BSATTN_ERR_FILE, "%s: cannot be opened: %s", path, strerror(errno));
     }
-    if (fstat(fd, &status) != 0 || !S_ISREG(status.st_mode)) {
-        close(fd);
+    if ((fstat(fd, &status) != 0) || !S_ISREG(status.st_mode)) {
+        (void)close(fd);
         return bsattn_fail(BSATTN_ERR_FILE, "%s: not a regular file", path);
     }
     *fd_p = fd;
@@ -307,18 +306,18 @@ static bsattn_status_t read_exactly(int fd, const char *path, int64_t offset, si
     size_t done = 0;
 
     while (done < size) {
-        const ssize_t got =
-            pread(fd, (char *)out + done, size - done, (off_t)(offset + (int64_t)done));
+        ssize_t got = pread(fd, (char *)out + done, size - done, (off_t)(offset + (int64_t)done));
 
-        if (got < 0 && errno == EINTR) {
+        if ((got < 0) && (errno == EINTR)) {
             continue;
         }
         if (got < 0) {
             return bsattn_fail(BSATTN_ERR_FILE, "%s: cannot be read: %s", path, strerror(errno));
         }
         if (got == 0) {
-            return bsattn_fail(BSATTN_ERR_FILE, "%s: ended after %lld bytes while being read", path,
-                               (long long)offset + (long long)done);
+            return bsattn_fail(BSATTN_ERR_FILE,
+                               "%s: ended after %" PRId64 " bytes while being read", path,
+                               offset + (int64_t)done);
         }
         done += (size_t)got;
     }
@@ -329,8 +328,7 @@ static bsattn_status_t read_header(int fd, const char *path, int64_t file_size, 
 {
     bsattn_npy_t npy;
     bsattn_status_t status;
-    const size_t size =
-        file_size < BSATTN_NPY_HEADER_MAX ? (size_t)file_size : BSATTN_NPY_HEADER_MAX;
+    size_t size = (file_size < BSATTN_NPY_HEADER_MAX) ? (size_t)file_size : BSATTN_NPY_HEADER_MAX;
     void *header = malloc(BSATTN_NPY_HEADER_MAX);
 
     if (header == NULL) {
@@ -344,8 +342,9 @@ static bsattn_status_t read_header(int fd, const char *path, int64_t file_size, 
     free(header);
     BSATTN_TRY(status);
     if (file_size - npy.data_offset < npy.bytes) {
-        return bsattn_fail(BSATTN_ERR_FILE, "%s: %lld bytes expected by its header, %lld there",
-                           path, (long long)(npy.data_offset + npy.bytes), (long long)file_size);
+        return bsattn_fail(BSATTN_ERR_FILE,
+                           "%s: %" PRId64 " bytes expected by its header, %" PRId64 " there", path,
+                           npy.data_offset + npy.bytes, file_size);
     }
     *npy_p = npy;
     return BSATTN_OK;
@@ -359,7 +358,7 @@ bsattn_status_t bsattn_npy_read_header(const char *path, bsattn_npy_t *npy_p)
 
     BSATTN_TRY(open_regular(path, &fd, &file_size));
     status = read_header(fd, path, file_size, npy_p);
-    close(fd);
+    (void)close(fd);
     return status;
 }
 
@@ -368,28 +367,27 @@ size_t bsattn_npy_format(const char *descr, int dims, const int64_t *shape, void
     char text[512];
     bsattn_strbuf_t buf;
     unsigned char *bytes = out;
+    size_t prefix = MAGIC_SIZE + 4;
+    size_t total;
 
-    if (dims < 0 || dims > BSATTN_NPY_DIMS_MAX || strpbrk(descr, "'\\\n") != NULL) {
+    if ((dims < 0) || (dims > BSATTN_NPY_DIMS_MAX) || (strpbrk(descr, "'\\\n") != NULL)) {
         return 0;
     }
     bsattn_strbuf_init(&buf, text, sizeof(text));
     bsattn_strbuf_add(&buf, "{'descr': '%s', 'fortran_order': False, 'shape': (", descr);
-    for (int d = 0; d < dims; d++) {
+    for (int d = 0; d < dims; ++d) {
         if (shape[d] < 0) {
             return 0;
         }
-        bsattn_strbuf_add(&buf, "%s%lld", d > 0 ? ", " : "", (long long)shape[d]);
+        bsattn_strbuf_add(&buf, "%s%" PRId64, (d > 0) ? ", " : "", shape[d]);
     }
-    bsattn_strbuf_add(&buf, "%s), }", dims == 1 ? "," : "");
-
-    const size_t prefix = MAGIC_SIZE + 4;
-    const size_t total = (prefix + buf.length + 1 + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-
-    if (buf.cut || total > size) {
+    bsattn_strbuf_add(&buf, "%s), }", (dims == 1) ? "," : "");
+    total = (prefix + buf.length + 1 + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    if (buf.cut || (total > size)) {
         return 0;
     }
     memset(bytes, ' ', total);
-    memcpy(bytes, MAGIC, MAGIC_SIZE);
+    memcpy(bytes, magic, MAGIC_SIZE);
     bytes[6] = 1;
     bytes[7] = 0;
     bytes[8] = (unsigned char)((total - prefix) & 0xff);
@@ -405,10 +403,10 @@ const char *bsattn_npy_shape_text(int dims, const int64_t *shape, char *out, siz
 
     bsattn_strbuf_init(&buf, out, size);
     bsattn_strbuf_add(&buf, "(");
-    for (int d = 0; d < dims; d++) {
-        bsattn_strbuf_add(&buf, "%s%lld", d > 0 ? ", " : "", (long long)shape[d]);
+    for (int d = 0; d < dims; ++d) {
+        bsattn_strbuf_add(&buf, "%s%" PRId64, (d > 0) ? ", " : "", shape[d]);
     }
-    bsattn_strbuf_add(&buf, "%s)", dims == 1 ? "," : "");
+    bsattn_strbuf_add(&buf, "%s)", (dims == 1) ? "," : "");
     return out;
 }
 
@@ -421,12 +419,12 @@ static bsattn_status_t check_mask(const char *path, const bsattn_npy_t *npy, int
         return bsattn_fail(BSATTN_ERR_INPUT, "%s: element type '%s', boolean ('|b1') is expected",
                            path, npy->descr);
     }
-    bsattn_npy_shape_text(npy->dims, npy->shape, shape, sizeof(shape));
-    if (npy->dims < dims_min || npy->dims > dims_max) {
+    (void)bsattn_npy_shape_text(npy->dims, npy->shape, shape, sizeof(shape));
+    if ((npy->dims < dims_min) || (npy->dims > dims_max)) {
         return bsattn_fail(BSATTN_ERR_INPUT, "%s: shape %s, %d to %d dimensions are expected", path,
                            shape, dims_min, dims_max);
     }
-    if (npy->fortran_order && npy->dims > 1) {
+    if (npy->fortran_order && (npy->dims > 1)) {
         return bsattn_fail(BSATTN_ERR_INPUT,
                            "%s: Fortran order, C order (numpy.ascontiguousarray) is expected",
                            path);
@@ -442,14 +440,15 @@ static bsattn_status_t read_mask(int fd, const char *path, const bsattn_npy_t *n
     bsattn_status_t status;
 
     if (values == NULL) {
-        return bsattn_fail(BSATTN_ERR_MEMORY, "no %lld bytes for the mask of %s",
-                           (long long)npy->bytes, path);
+        return bsattn_fail(BSATTN_ERR_MEMORY, "no %" PRId64 " bytes for the mask of %s", npy->bytes,
+                           path);
     }
     status = read_exactly(fd, path, npy->data_offset, (size_t)npy->bytes, values);
-    for (int64_t i = 0; status == BSATTN_OK && i < npy->count; i++) {
+    for (int64_t i = 0; (status == BSATTN_OK) && (i < npy->count); ++i) {
         if (values[i] > 1) {
-            status = bsattn_fail(BSATTN_ERR_INPUT, "%s: element %lld is %d, 0 or 1 is expected",
-                                 path, (long long)i, values[i]);
+            status =
+                bsattn_fail(BSATTN_ERR_INPUT, "%s: element %" PRId64 " is %d, 0 or 1 is expected",
+                            path, i, values[i]);
         }
     }
     if (status != BSATTN_OK) {
@@ -477,7 +476,7 @@ bsattn_status_t bsattn_npy_read_bool(const char *path, int dims_min, int dims_ma
     if (status == BSATTN_OK) {
         status = read_mask(fd, path, &npy, &values);
     }
-    close(fd);
+    (void)close(fd);
     BSATTN_TRY(status);
     *values_p = values;
     *npy_p = npy;

@@ -18,7 +18,7 @@ static bool asks_for_help(const bsattn_options_t *options)
            bsattn_options_flag(options, BSATTN_OPTION_SHOW_CONFIG);
 }
 
-static void print_asked(const bsattn_cli_t *cli, int argc)
+static void print_asked(const bsattn_cli_t *cli)
 {
     const bsattn_options_t *options = cli->options;
 
@@ -29,10 +29,10 @@ static void print_asked(const bsattn_cli_t *cli, int argc)
         (void)printf("bsattn_ring %s\n", bsattn_version());
     } else if (!bsattn_options_flag(options, BSATTN_OPTION_HELP)) {
         bsattn_options_print(options, stdout);
-    } else if ((options->verb == BSATTN_VERB_RUN) && (argc == 2)) {
-        bsattn_help_print(stdout); /* no verb was named */
-    } else {
+    } else if (options->verb_named) {
         bsattn_help_print_verb(options->verb, stdout);
+    } else {
+        bsattn_help_print(stdout);
     }
 }
 
@@ -126,7 +126,7 @@ int bsattn_cli_main(int argc, char **argv)
                      ((status == BSATTN_OK) || (bsattn_launch_size(getenv) > 1));
 
     if ((status == BSATTN_OK) && asks_for_help(&options)) {
-        print_asked(&cli, argc);
+        print_asked(&cli);
     } else if (needs_job) {
         status = do_job(&cli, status);
     } else if (status == BSATTN_OK) {

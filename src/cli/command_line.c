@@ -111,6 +111,7 @@ static bsattn_status_t take_word(scan_t *scan, const char *word)
 {
     ++scan->words;
     if (scan->words == 1) {
+        scan->options->verb_named = true;
         return bsattn_verb_find(word, &scan->options->verb);
     }
     if ((scan->words == 2) && (scan->options->verb == BSATTN_VERB_HELP)) {

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/** @file config.h
- *  Reading a config file: [section] and key = value lines.
+/**
+ * @file config.h
+ * Reading a config file: [section] and key = value lines.
  *
- *  `#` or `;` at the start of a line, and `#` after white space, begin a comment. A line that is
+ * `#` or `;` at the start of a line, and `#` after white space, begin a comment. A line that is
  * indented and does not begin with the name of an option and `=` goes on with the value of the line
  * before it; the parts are joined without a space. A line holds at most BSATTN_CONFIG_LINE_MAX
- * characters; a longer one is refused, never cut. */
+ * characters; a longer one is refused, never cut.
+ */
 #ifndef BSATTN_CLI_CONFIG_H
 #define BSATTN_CLI_CONFIG_H
 
@@ -23,8 +25,8 @@ typedef struct bsattn_config_item {
     const char *where; /**< "FILE:LINE" */
 } bsattn_config_item_t;
 
-/** Receives one item; its strings are valid until it returns. @return BSATTN_OK, or what ends the
- * reading */
+/** Receives one item; its strings are valid until it returns.
+ *  @return BSATTN_OK, or what ends the reading */
 typedef bsattn_status_t (*bsattn_config_func_t)(void *arg, const bsattn_config_item_t *item);
 
 /** Read a config text.

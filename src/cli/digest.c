@@ -1,32 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli/digest.h"
 
+#include "base/bits.h"
 #include "base/half.h"
 #include "ring/context.h"
 
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 enum { PIECE = 256 }; /* elements converted at once: the largest head_dim */
 
 uint64_t bsattn_digest_mix(uint64_t index, uint32_t bits)
 {
-    uint64_t x = (index * UINT64_C(0x9E3779B97F4A7C15)) ^ bits;
-
-    x = (x ^ (x >> 30)) * UINT64_C(0xBF58476D1CE4E5B9);
-    x = (x ^ (x >> 27)) * UINT64_C(0x94D049BB133111EB);
-    return x ^ (x >> 31);
+    return bsattn_mix((index * BSATTN_MIX_STEP) ^ bits);
 }
 
 static void add_elements(bsattn_digest_t *digest, const float *values, int count, uint64_t index)
 {
     for (int i = 0; i < count; ++i) {
-        uint32_t bits;
-        memcpy(&bits, &values[i], sizeof(bits));
         digest->sum += values[i];
         digest->abs_sum += fabs((double)values[i]);
-        digest->hash += bsattn_digest_mix(index + (uint64_t)i, bits);
+        digest->hash += bsattn_digest_mix(index + (uint64_t)i, bsattn_bits_of(values[i]));
     }
 }
 

@@ -5,11 +5,11 @@
 
 #include "cli/trial.h"
 
+/** The same for every layout and P whose elements have the same bits; the sums but for rounding. */
 typedef struct bsattn_digest {
     double sum;     /**< of O, in fp64 */
     double abs_sum; /**< of |O|, in fp64 */
-    uint64_t hash;  /**< see bsattn_digest_mix(), summed over all elements mod 2^64: the same for
-                       every layout and P as long as  every element has the same bits */
+    uint64_t hash;  /**< bsattn_digest_mix() of each element, summed mod 2^64 */
 } bsattn_digest_t;
 
 /** Hash one element.

@@ -156,7 +156,10 @@ static void print_places(FILE *file)
         "\nEvery option can also be given as the environment variable BSATTN_<NAME> (kv-heads:\n"
         "BSATTN_KV_HEADS) or in a config file as name = value under its group's [section]. The "
         "command\n"
-        "line wins over the environment, the environment over the file. K, M and G are binary.\n");
+        "line wins over the environment, the environment over the file. K, M, G and T are binary.\n"
+        "OMP_NUM_THREADS is what auto threads means where it is set; BSATTN_ISA=generic, avx2, "
+        "avx512\n"
+        "or amx takes the kernels of that instruction set.\n");
 }
 
 static void print_exit_codes(FILE *file)
@@ -215,7 +218,7 @@ static void print_cell(FILE *file, const char *text)
     }
 }
 
-void bsattn_help_print_markdown(FILE *file)
+static void print_markdown(FILE *file)
 {
     char text[TEXT_SIZE];
 
@@ -291,7 +294,7 @@ static void print_man_options(FILE *file)
     }
 }
 
-void bsattn_help_print_man(FILE *file)
+static void print_man(FILE *file)
 {
     (void)fprintf(
         file,
@@ -305,13 +308,15 @@ void bsattn_help_print_man(FILE *file)
                         bsattn_verb_help_line((bsattn_verb_t)i));
     }
     (void)fputs(".SH OPTIONS\nThe command line wins over the environment, the environment over the "
-                "config file. K, M and G are binary.\n",
+                "config file. K, M, G and T are binary.\n",
                 file);
     print_man_options(file);
-    (void)fputs(".SH ENVIRONMENT\n.TP\n.BI BSATTN_ <NAME>\nEvery option by its name, \\- written "
-                "as _.\n.TP\n.B BSATTN_ISA\nInstruction set of the kernels: generic, avx2 or "
-                "avx512.\n.SH EXAMPLES\n",
-                file);
+    (void)fputs(
+        ".SH ENVIRONMENT\n.TP\n.BI BSATTN_ <NAME>\nEvery option by its name, \\- written "
+        "as _.\n.TP\n.B OMP_NUM_THREADS\nThreads of each rank where \\-\\-threads is auto.\n"
+        ".TP\n.B BSATTN_ISA\nInstruction set of the kernels: generic, avx2, avx512 or amx.\n"
+        ".SH EXAMPLES\n",
+        file);
     for (size_t i = 0; i < EXAMPLE_COUNT; ++i) {
         print_man_entry(file, examples[i].command, examples[i].what);
     }
@@ -352,11 +357,11 @@ bsattn_status_t bsattn_help_print_topic(const char *topic, FILE *file)
     if (topic == NULL) {
         bsattn_help_print(file);
     } else if (strcmp(topic, "markdown") == 0) {
-        bsattn_help_print_markdown(file);
+        print_markdown(file);
     } else if (strcmp(topic, "columns") == 0) {
         print_columns(file);
     } else if (strcmp(topic, "man") == 0) {
-        bsattn_help_print_man(file);
+        print_man(file);
     } else {
         BSATTN_TRY(bsattn_verb_find(topic, &verb));
         bsattn_help_print_verb(verb, file);

@@ -13,13 +13,9 @@ void bsattn_help_print(FILE *file);
 /** Print the same for one verb. */
 void bsattn_help_print_verb(bsattn_verb_t verb, FILE *file);
 
-/** Print the options as Markdown tables, one for each group. */
-void bsattn_help_print_markdown(FILE *file);
-
-/** Print the man page bsattn_ring(1). */
-void bsattn_help_print_man(FILE *file);
-
-/** Print what a topic asks for: a verb's name, "markdown", "columns" (of a record, as Markdown) or "man"; NULL: everything.
+/** Print what a topic asks for.
+ *  @param topic  a verb's name; "markdown": the options as tables, one for each group; "columns" of
+ *                a record, as a table; "man": the man page bsattn_ring(1); NULL: everything
  *  @return BSATTN_OK or BSATTN_ERR_INPUT */
 bsattn_status_t bsattn_help_print_topic(const char *topic, FILE *file);
 

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/** @file option.h  What an option is: its name, kind, group, verbs and default, and how its value
- * is read. */
+/**
+ * @file option.h
+ * What an option is: its name, kind, group, verbs and default, and how its value is read.
+ */
 #ifndef BSATTN_CLI_OPTION_H
 #define BSATTN_CLI_OPTION_H
 
@@ -74,11 +76,17 @@ typedef struct bsattn_option_spec {
     const char *help;
 } bsattn_option_spec_t;
 
-/** A value read from text. */
+/**
+ * A value read from text. The integer is
+ *
+ *     of SIZE, COUNT   the number, 0 for "auto"
+ *     of CHOICE        the number if the word is one, else 0
+ *     of FLAG          0 or 1
+ *     of CHECK         rows; 0 for all, -1 for off
+ */
 typedef struct bsattn_option_reading {
-    int64_t integer; /**< SIZE, COUNT: the number, 0 for "auto"; CHOICE: the number if the word is
-                        one, else 0; FLAG: 0 or 1; CHECK: rows, 0 for all, -1 for off */
-    double number;   /**< REAL: the number, NaN for "auto" */
+    int64_t integer;
+    double number; /**< REAL: the number, NaN for "auto" */
 } bsattn_option_reading_t;
 
 /** @return the line of an option; never NULL */
@@ -94,7 +102,7 @@ const char *bsattn_option_nearest(const char *name);
 bool bsattn_option_is_flag(bsattn_option_t option);
 
 /** @return whether a config file or the environment may set it: all but help, version and, in
- * files, config */
+ *          files, config */
 bool bsattn_option_in_file(bsattn_option_t option);
 bool bsattn_option_in_environment(bsattn_option_t option);
 
@@ -104,7 +112,7 @@ const char *bsattn_option_variable(bsattn_option_t option, char *out, size_t siz
 /** Read a value.
  *  @param where  where the text came from, for the message, e.g. "--seq" or "x.conf:12"
  *  @return BSATTN_OK or BSATTN_ERR_INPUT naming the option, the value, where it came from and what
- * is accepted */
+ *          is accepted */
 bsattn_status_t bsattn_option_read(bsattn_option_t option, const char *text, const char *where,
                                    bsattn_option_reading_t *reading_p);
 

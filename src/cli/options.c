@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { NAME_SIZE = 64, WHERE_SIZE = 640, LINES_SIZE = 65536 };
+enum { NAME_SIZE = 64, WHERE_SIZE = 640 };
 
 static const char variable_prefix[] = "BSATTN_";
 
@@ -369,15 +369,28 @@ void bsattn_options_print(const bsattn_options_t *options, FILE *file)
     }
 }
 
+/* Room that the lines take at most. */
+static size_t lines_size(const bsattn_options_t *options)
+{
+    size_t size = sizeof("verb = \n") + strlen(bsattn_verb_name(options->verb));
+
+    for (int i = 0; i < BSATTN_OPTION_COUNT; ++i) {
+        size += sizeof(" = \n") + strlen(bsattn_option_spec((bsattn_option_t)i)->name) +
+                strlen(options->values[i].text);
+    }
+    return size;
+}
+
 bsattn_status_t bsattn_options_lines(const bsattn_options_t *options, char **text_p)
 {
-    char *text = malloc(LINES_SIZE);
+    size_t size = lines_size(options);
+    char *text = malloc(size);
     bsattn_strbuf_t buf;
 
     if (text == NULL) {
         return bsattn_fail(BSATTN_ERR_MEMORY, "no memory for the options");
     }
-    bsattn_strbuf_init(&buf, text, LINES_SIZE);
+    bsattn_strbuf_init(&buf, text, size);
     bsattn_strbuf_add(&buf, "verb = %s\n", bsattn_verb_name(options->verb));
     for (int i = 0; i < BSATTN_OPTION_COUNT; ++i) {
         if (is_taken(options, i)) {
@@ -385,6 +398,7 @@ bsattn_status_t bsattn_options_lines(const bsattn_options_t *options, char **tex
                               options->values[i].text);
         }
     }
+    BSATTN_ASSERT(!buf.cut);
     *text_p = text;
     return BSATTN_OK;
 }

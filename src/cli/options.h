@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/** @file options.h
- *  The values of all options, each with the place it came from.
+/**
+ * @file options.h
+ * The values of all options, each with the place it came from.
  *
- *  Precedence: command line > environment > config file > default. Every value is checked where it
+ * Precedence: command line > environment > config file > default. Every value is checked where it
  * is given, also if another place overrides it. A preset gives block and pattern with the
  * precedence of the place that named it; block and pattern given in the same place or a stronger
- * one win over it. */
+ * one win over it.
+ */
 #ifndef BSATTN_CLI_OPTIONS_H
 #define BSATTN_CLI_OPTIONS_H
 
@@ -29,16 +31,17 @@ typedef struct bsattn_option_value {
 
 typedef struct bsattn_options {
     bsattn_verb_t verb;
-    char *topic; /**< what help is about: a verb, "markdown", "man"; NULL: everything; owned */
+    bool verb_named; /**< on the command line; else verb is run */
+    char *topic;     /**< what help is about: a verb, "markdown", "man"; NULL: everything; owned */
     bsattn_option_value_t values[BSATTN_OPTION_COUNT];
 } bsattn_options_t;
 
 /** Read the command line, the environment and the config file. If help or version is asked for on
- * the command line, the environment and files are left alone.
- *  @param argc, argv    as main got them
- *  @param environment   "NAME=value" strings, NULL at the end
- *  @param options       to be released with bsattn_options_free() whatever is returned; on failure
- * it holds the defaults and what was read so far, and the verb if it was found
+ *  the command line, the environment and files are left alone.
+ *  @param argc, argv   as main got them
+ *  @param environment  "NAME=value" strings, NULL at the end
+ *  @param options      to be released with bsattn_options_free() whatever is returned; on failure
+ *                      it holds the defaults and what was read so far, and the verb if it was found
  *  @return BSATTN_OK, BSATTN_ERR_INPUT, BSATTN_ERR_FILE or BSATTN_ERR_MEMORY */
 bsattn_status_t bsattn_options_read(int argc, char *const *argv, char *const *environment,
                                     bsattn_options_t *options);
@@ -67,7 +70,7 @@ bool bsattn_options_given(const bsattn_options_t *options, bsattn_option_t optio
 const char *bsattn_options_where(const bsattn_options_t *options, bsattn_option_t option);
 
 /** Print every value the verb takes and where it came from. The lines, put in a file, are a config
- * file. */
+ *  file. */
 void bsattn_options_print(const bsattn_options_t *options, FILE *file);
 
 /** Write "name = value" lines of the verb and all values it takes, for comparing ranks.

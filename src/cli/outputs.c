@@ -20,7 +20,7 @@ static bsattn_status_t open_out(const bsattn_outputs_params_t *params, bsattn_np
         .row_bytes = (size_t)problem->heads_q * (size_t)problem->head_dim * sizeof(float),
     };
 
-    return bsattn_npy_writer_create(params->comm, params->out_path, "<f4", 4 - skip, shape + skip,
+    return bsattn_npy_writer_create(params->job, params->out_path, "<f4", 4 - skip, shape + skip,
                                     &view, out_p);
 }
 
@@ -35,7 +35,7 @@ static bsattn_status_t open_lse(const bsattn_outputs_params_t *params, bsattn_np
         .row_bytes = sizeof(float),
     };
 
-    return bsattn_npy_writer_create(params->comm, params->lse_path, "<f4", 3 - skip, shape + skip,
+    return bsattn_npy_writer_create(params->job, params->lse_path, "<f4", 3 - skip, shape + skip,
                                     &view, lse_p);
 }
 

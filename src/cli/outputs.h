@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/** @file outputs.h  The files of --out and --lse: opened before the run, written and named after
- * it. */
+/** @file outputs.h  The files of --out and --lse: opened before a run, written and named after. */
 #ifndef BSATTN_CLI_OUTPUTS_H
 #define BSATTN_CLI_OUTPUTS_H
 
@@ -13,12 +12,11 @@ typedef struct bsattn_outputs {
 } bsattn_outputs_t;
 
 typedef struct bsattn_outputs_params {
-    const void *comm;     /**< of the processes, see bsattn_job_t */
-    const char *out_path; /**< NULL: not wanted */
+    const bsattn_job_t *job; /**< of the processes; copied */
+    const char *out_path;    /**< NULL: not wanted */
     const char *lse_path;
     const bsattn_problem_t *problem;
-    bool batched; /**< O is written as [b, N, H, D] and LSE as [b, H, N]; else without b, which is 1
-                   */
+    bool batched; /**< O is written as [b, N, H, D], LSE as [b, H, N]; else without b, which is 1 */
 } bsattn_outputs_params_t;
 
 /** Collective: create the temporary files.
@@ -27,7 +25,7 @@ bsattn_status_t bsattn_outputs_open(const bsattn_outputs_params_t *params,
                                     bsattn_outputs_t *outputs);
 
 /** Collective: write O and LSE of all ranks as fp32 and give the files their names. Releases the
- * writers. */
+ *  writers. */
 bsattn_status_t bsattn_outputs_commit(bsattn_outputs_t *outputs, const bsattn_trial_t *trial);
 
 /** Collective: remove the temporary files, if there are any. Leaves bsattn_last_error() alone. */

@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "base/host.h"
 #include "cli/launch.h"
 #include "cli/reports.h"
 #include "cli/resolve.h"
@@ -16,13 +15,6 @@ static int plan_ranks(const bsattn_options_t *options)
         return (int)asked;
     }
     return (launched > 0) ? launched : 1;
-}
-
-static int plan_threads(const bsattn_options_t *options)
-{
-    int64_t asked = bsattn_options_int(options, BSATTN_OPTION_THREADS);
-
-    return (asked > 0) ? (int)asked : bsattn_host_cores();
 }
 
 static bsattn_status_t make_plan(const bsattn_cli_t *cli, bsattn_pattern_t *pattern,
@@ -55,7 +47,7 @@ bsattn_status_t bsattn_verb_plan(const bsattn_cli_t *cli)
     record.verb = "plan";
     record.pattern = bsattn_options_text(cli->options, BSATTN_OPTION_PATTERN);
     record.ranks = plan_ranks(cli->options);
-    record.threads = plan_threads(cli->options);
+    record.threads = bsattn_resolve_threads(cli->options);
     record.launcher = bsattn_launch_name(getenv);
     record.backend = "cpu";
     BSATTN_TRY(bsattn_resolve_problem(cli->options, NULL, &record.problem));

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/** @file presets.h
- *  The config files of configs/, embedded when the program is built, so that --preset works from
- * any directory.
+/**
+ * @file presets.h
+ * The config files of configs/, embedded when the program is built, so that --preset works from any
+ * directory.
  *
- *  They come from "presets.inc", made by presets.cmake: one line {"name", "text"}, for each file,
- * the text being the whole file as C string literals. */
+ * They come from "presets.inc", made by presets.cmake: one line {"name", "text"}, for each file,
+ * the text being the whole file as C string literals.
+ */
 #ifndef BSATTN_CLI_PRESETS_H
 #define BSATTN_CLI_PRESETS_H
 

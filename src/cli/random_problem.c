@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli/random_problem.h"
 
+#include "base/bits.h"
 #include "base/status.h"
 #include "base/text.h"
 
@@ -17,11 +18,8 @@ typedef struct lot {
 
 static uint64_t draw(lot_t *lot)
 {
-    uint64_t x = (lot->state += UINT64_C(0x9E3779B97F4A7C15));
-
-    x = (x ^ (x >> 30)) * UINT64_C(0xBF58476D1CE4E5B9);
-    x = (x ^ (x >> 27)) * UINT64_C(0x94D049BB133111EB);
-    return x ^ (x >> 31);
+    lot->state += BSATTN_MIX_STEP;
+    return bsattn_mix(lot->state);
 }
 
 /* 0 .. count - 1; the bias of the remainder does not matter here. */

@@ -16,7 +16,7 @@ typedef struct bsattn_random_problem {
 } bsattn_random_problem_t;
 
 /** Draw problem number index: a pure function of (seed, index). Every shape fits
- * bsattn_problem_check(), every pattern the language of bsattn_pattern_create(). */
+ *  bsattn_problem_check(), every pattern the language of bsattn_pattern_create(). */
 void bsattn_random_problem_draw(uint64_t seed, int64_t index, bsattn_random_problem_t *drawn_p);
 
 /** Write the command that computes it alone and checks every row.

@@ -77,7 +77,8 @@ void bsattn_progress(const bsattn_cli_t *cli, const char *format, ...)
 {
     va_list args;
 
-    if (!cli->speaks || !bsattn_options_flag(cli->options, BSATTN_OPTION_VERBOSE)) {
+    if (!cli->speaks || !bsattn_options_flag(cli->options, BSATTN_OPTION_VERBOSE) ||
+        bsattn_options_flag(cli->options, BSATTN_OPTION_QUIET)) {
         return;
     }
     (void)fputs("bsattn_ring: ", stderr);

@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli/resolve.h"
 
+#include "base/host.h"
+
 #include <inttypes.h>
+#include <omp.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* Take a number from the files, unless an option says another one. */
@@ -83,6 +87,16 @@ bsattn_plan_params_t bsattn_resolve_plan(const bsattn_options_t *options)
         .layout = bsattn_options_text(options, BSATTN_OPTION_LAYOUT),
         .exchange = bsattn_options_text(options, BSATTN_OPTION_EXCHANGE),
     };
+}
+
+int bsattn_resolve_threads(const bsattn_options_t *options)
+{
+    int64_t asked = bsattn_options_int(options, BSATTN_OPTION_THREADS);
+
+    if (asked > 0) {
+        return (int)asked;
+    }
+    return (getenv("OMP_NUM_THREADS") != NULL) ? omp_get_max_threads() : bsattn_host_cores();
 }
 
 bsattn_context_params_t bsattn_resolve_context(const bsattn_options_t *options,

@@ -10,7 +10,7 @@
 
 /** Describe the problem.
  *  @param info  shapes and type of input files, or NULL; an option given that contradicts them is
- * an error
+ *               an error
  *  @return BSATTN_OK or BSATTN_ERR_INPUT */
 bsattn_status_t bsattn_resolve_problem(const bsattn_options_t *options,
                                        const bsattn_source_info_t *info,
@@ -19,7 +19,11 @@ bsattn_status_t bsattn_resolve_problem(const bsattn_options_t *options,
 /** Layout and exchange. */
 bsattn_plan_params_t bsattn_resolve_plan(const bsattn_options_t *options);
 
-/** Ranks, transport, backend. */
+/** @return the threads of each rank of a job that is only planned: as asked for, else
+ *          OMP_NUM_THREADS, else the cores of this process */
+int bsattn_resolve_threads(const bsattn_options_t *options);
+
+/** Ranks, transport, backend, threads. */
 bsattn_context_params_t bsattn_resolve_context(const bsattn_options_t *options,
                                                const bsattn_job_t *job);
 

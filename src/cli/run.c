@@ -51,7 +51,7 @@ static bsattn_status_t open_files(run_t *run)
                            : (k == NULL) ? "k"
                                          : "v");
     }
-    BSATTN_TRY(bsattn_source_open_files(run->cli->job.comm, q, k, v, &run->source));
+    BSATTN_TRY(bsattn_source_open_files(&run->cli->job, q, k, v, &run->source));
     bsattn_source_info(run->source, &run->info);
     return BSATTN_OK;
 }
@@ -108,7 +108,7 @@ static bsattn_status_t make_trial(run_t *run)
 static bsattn_status_t open_outputs(run_t *run)
 {
     bsattn_outputs_params_t params = {
-        .comm = run->cli->job.comm,
+        .job = &run->cli->job,
         .out_path = bsattn_options_text(run->options, BSATTN_OPTION_OUT),
         .lse_path = bsattn_options_text(run->options, BSATTN_OPTION_LSE),
         .problem = &run->record.problem,

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/** @file trial.h
- *  One problem being computed: plan, tensors of the ranks of this process, input, executions and
+/**
+ * @file trial.h
+ * One problem being computed: plan, tensors of the ranks of this process, input, executions and
  * their times.
  *
- *  All functions but destroy are collective over the context and return the same status on every
- * rank. */
+ * All functions but destroy are collective over the context and return the same status on every
+ * rank.
+ */
 #ifndef BSATTN_CLI_TRIAL_H
 #define BSATTN_CLI_TRIAL_H
 
@@ -37,14 +39,13 @@ typedef struct bsattn_trial {
 /** Plan, allocate and load.
  *  @param trial  to be released with bsattn_trial_destroy() whatever is returned
  *  @return BSATTN_OK, BSATTN_ERR_INPUT, BSATTN_ERR_MEMORY, BSATTN_ERR_FILE or
- * BSATTN_ERR_ENVIRONMENT */
+ *          BSATTN_ERR_ENVIRONMENT */
 bsattn_status_t bsattn_trial_create(const bsattn_trial_params_t *params, bsattn_trial_t *trial);
 
 /** Release what a trial owns; not collective. */
 void bsattn_trial_destroy(bsattn_trial_t *trial);
 
-/** Fill O and LSE with NaN, so that nothing left from before can pass for a result. Not collective.
- */
+/** Fill O and LSE with NaN: nothing left from before can pass for a result. Not collective. */
 void bsattn_trial_poison(bsattn_trial_t *trial);
 
 /** Wait for all ranks, then execute.
@@ -55,8 +56,7 @@ bsattn_status_t bsattn_trial_execute(bsattn_trial_t *trial, int iteration);
 bsattn_status_t bsattn_trial_check(bsattn_trial_t *trial, int64_t rows, uint64_t seed,
                                    bsattn_check_result_t *result_p);
 
-/** Bring the times and memory of all ranks together, into the record and the trial's rank_records.
- */
+/** Bring the times and memory of all ranks into the record and the trial's rank_records. */
 bsattn_status_t bsattn_trial_gather(bsattn_trial_t *trial, bsattn_record_t *record);
 
 /** Set the job, problem, plan and placement of a record. Not collective. */

@@ -14,7 +14,7 @@ typedef struct bsattn_cli {
 } bsattn_cli_t;
 
 /** Carry out a verb. run and verify are collective over the job, and every rank returns the same
- * status; the message is bsattn_last_error(), on every rank.
+ *  status; the message is bsattn_last_error(), on every rank.
  *  @return BSATTN_OK, or what main returns to the shell */
 bsattn_status_t bsattn_verb_run(const bsattn_cli_t *cli);
 bsattn_status_t bsattn_verb_plan(const bsattn_cli_t *cli);

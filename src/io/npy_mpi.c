@@ -1,9 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#ifndef _GNU_SOURCE
 #define _GNU_SOURCE /* fallocate */
+#endif
 #include "io/npy_mpi.h"
+
+#include "base/partial.h"
+#include "base/text.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <mpi.h>
 #include <stdio.h>
@@ -12,37 +18,24 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/partial.h"
-#include "base/text.h"
-#include "transport/mpi_job.h"
-
 /* Of one call: MPI libraries have had trouble with transfers of 2 GiB. The last two need a buffer
  * as large. */
-static const int64_t READ_BYTES = (int64_t)256 << 20;
-static const int64_t WRITE_BYTES = (int64_t)32 << 20;
-static const int64_t SINK_BYTES = (int64_t)16 << 20;
+enum { READ_BYTES = 256 << 20, WRITE_BYTES = 32 << 20, SINK_BYTES = 16 << 20 };
 
-/* The job of a caller's communicator. */
-typedef struct group {
-    MPI_Comm comm;
-    bsattn_job_t job;
-} group_t;
-
-static bsattn_status_t group_of(const void *comm, group_t *group_p)
+static bsattn_status_t check_started(void)
 {
     int initialized = 0;
 
-    if (MPI_Initialized(&initialized) != MPI_SUCCESS || !initialized) {
+    if ((MPI_Initialized(&initialized) != MPI_SUCCESS) || !initialized) {
         return bsattn_fail(BSATTN_ERR_ENVIRONMENT,
                            "files are read and written through MPI-IO, but MPI is not started");
     }
-    *group_p = (group_t){.comm = MPI_COMM_SELF, .job = {.comm = comm, .rank = 0, .size = 1}};
-    if (comm != NULL) {
-        group_p->comm = *(const MPI_Comm *)comm;
-        MPI_Comm_rank(group_p->comm, &group_p->job.rank);
-        MPI_Comm_size(group_p->comm, &group_p->job.size);
-    }
     return BSATTN_OK;
+}
+
+static MPI_Comm comm_of(const bsattn_job_t *job)
+{
+    return (job->comm != NULL) ? *(const MPI_Comm *)job->comm : MPI_COMM_SELF;
 }
 
 static bsattn_status_t mpi_failed(const char *path, const char *what, int error)
@@ -57,26 +50,18 @@ static bsattn_status_t mpi_failed(const char *path, const char *what, int error)
     return bsattn_fail(BSATTN_ERR_FILE, "%s: %s failed: %s", path, what, text);
 }
 
-bsattn_status_t bsattn_npy_mpi_agree(const void *comm, bsattn_status_t status)
-{
-    group_t group;
-
-    BSATTN_TRY(group_of(comm, &group));
-    return bsattn_job_agree(&group.job, status);
-}
-
-bsattn_status_t bsattn_npy_mpi_read_header(const void *comm, const char *path, bsattn_npy_t *npy_p)
+bsattn_status_t bsattn_npy_mpi_read_header(const bsattn_job_t *job, const char *path,
+                                           bsattn_npy_t *npy_p)
 {
     bsattn_status_t status = BSATTN_OK;
     bsattn_npy_t npy = {.dims = 0};
-    group_t group;
 
-    BSATTN_TRY(group_of(comm, &group));
-    if (group.job.rank == 0) {
+    BSATTN_TRY(check_started());
+    if (job->rank == 0) {
         status = bsattn_npy_read_header(path, &npy);
     }
-    BSATTN_TRY(bsattn_job_agree(&group.job, status));
-    if (MPI_Bcast(&npy, (int)sizeof(npy), MPI_BYTE, 0, group.comm) != MPI_SUCCESS) {
+    BSATTN_TRY(bsattn_job_agree(job, status));
+    if (MPI_Bcast(&npy, (int)sizeof(npy), MPI_BYTE, 0, comm_of(job)) != MPI_SUCCESS) {
         return bsattn_fail(BSATTN_ERR_FILE, "%s: its header could not be broadcast", path);
     }
     *npy_p = npy;
@@ -99,7 +84,7 @@ static int64_t count_blocks(const bsattn_token_run_t *runs, size_t run_count)
 {
     int64_t blocks = 0;
 
-    for (size_t r = 0; r < run_count; r++) {
+    for (size_t r = 0; r < run_count; ++r) {
         blocks += (runs[r].count + INT_MAX - 1) / INT_MAX;
     }
     return blocks;
@@ -110,16 +95,16 @@ static int fill_blocks(const bsattn_token_run_t *runs, size_t run_count, size_t 
 {
     int block = 0;
 
-    for (size_t r = 0; r < run_count; r++) {
+    for (size_t r = 0; r < run_count; ++r) {
         int64_t done = 0;
 
         while (done < runs[r].count) {
-            const int64_t left = runs[r].count - done;
+            int64_t left = runs[r].count - done;
 
-            lengths[block] = left < INT_MAX ? (int)left : INT_MAX;
+            lengths[block] = (left < INT_MAX) ? (int)left : INT_MAX;
             offsets[block] = (MPI_Aint)(runs[r].first + done) * (MPI_Aint)row_bytes;
             done += lengths[block];
-            block++;
+            ++block;
         }
     }
     return block;
@@ -136,52 +121,35 @@ static int create_tile(const bsattn_npy_view_t *view, int blocks, const int *len
     }
     error = MPI_Type_create_resized(bare, 0, (MPI_Aint)view->seq_len * (MPI_Aint)view->row_bytes,
                                     &transfer->tile);
-    MPI_Type_free(&bare);
-    return error != MPI_SUCCESS ? error : MPI_Type_commit(&transfer->tile);
+    (void)MPI_Type_free(&bare);
+    return (error != MPI_SUCCESS) ? error : MPI_Type_commit(&transfer->tile);
 }
 
 static void transfer_free(transfer_t *transfer)
 {
     if (transfer->tile != MPI_DATATYPE_NULL) {
-        MPI_Type_free(&transfer->tile);
+        (void)MPI_Type_free(&transfer->tile);
     }
     if (transfer->row != MPI_DATATYPE_NULL) {
-        MPI_Type_free(&transfer->row);
+        (void)MPI_Type_free(&transfer->row);
     }
 }
 
-/* The local part: types and counts. */
-static bsattn_status_t transfer_describe(const char *path, const bsattn_npy_view_t *view,
-                                         const bsattn_token_run_t *runs, size_t run_count,
-                                         transfer_t *transfer)
+static bsattn_status_t describe_runs(const char *path, const bsattn_npy_view_t *view,
+                                     const bsattn_token_run_t *runs, size_t run_count,
+                                     int64_t blocks, transfer_t *transfer)
 {
-    bsattn_status_t status = BSATTN_OK;
-    const int64_t blocks = count_blocks(runs, run_count);
-    int error = MPI_Type_contiguous((int)transfer->row_bytes, MPI_BYTE, &transfer->row);
-
-    if (error == MPI_SUCCESS) {
-        error = MPI_Type_commit(&transfer->row);
-    }
-    if (error != MPI_SUCCESS) {
-        return mpi_failed(path, "describing its rows", error);
-    }
-    if (blocks == 0) {
-        return BSATTN_OK;
-    }
-    if (blocks > INT_MAX) {
-        return bsattn_fail(BSATTN_ERR_INPUT, "%s: %lld token runs on one rank, at most %d accepted",
-                           path, (long long)blocks, INT_MAX);
-    }
-
     int *lengths = malloc((size_t)blocks * sizeof(*lengths));
     MPI_Aint *offsets = malloc((size_t)blocks * sizeof(*offsets));
+    bsattn_status_t status = BSATTN_OK;
+    int filled;
+    int error;
 
-    if (lengths == NULL || offsets == NULL) {
-        status = bsattn_fail(BSATTN_ERR_MEMORY, "no memory for %lld token runs of %s",
-                             (long long)blocks, path);
+    if ((lengths == NULL) || (offsets == NULL)) {
+        status = bsattn_fail(BSATTN_ERR_MEMORY, "no memory for %" PRId64 " token runs of %s",
+                             blocks, path);
     } else {
-        const int filled = fill_blocks(runs, run_count, transfer->row_bytes, lengths, offsets);
-
+        filled = fill_blocks(runs, run_count, transfer->row_bytes, lengths, offsets);
         error = create_tile(view, filled, lengths, offsets, transfer);
         if (error != MPI_SUCCESS) {
             status = mpi_failed(path, "describing its token runs", error);
@@ -192,32 +160,55 @@ static bsattn_status_t transfer_describe(const char *path, const bsattn_npy_view
     return status;
 }
 
+/* The local part: types and counts. */
+static bsattn_status_t transfer_describe(const char *path, const bsattn_npy_view_t *view,
+                                         const bsattn_token_run_t *runs, size_t run_count,
+                                         transfer_t *transfer)
+{
+    int64_t blocks = count_blocks(runs, run_count);
+    int error = MPI_Type_contiguous((int)transfer->row_bytes, MPI_BYTE, &transfer->row);
+
+    if (error == MPI_SUCCESS) {
+        error = MPI_Type_commit(&transfer->row);
+    }
+    if (error != MPI_SUCCESS) {
+        return mpi_failed(path, "describing its rows", error);
+    }
+    if (blocks > INT_MAX) {
+        return bsattn_fail(BSATTN_ERR_INPUT,
+                           "%s: %" PRId64 " token runs on one rank, at most %d accepted", path,
+                           blocks, INT_MAX);
+    }
+    return (blocks > 0) ? describe_runs(path, view, runs, run_count, blocks, transfer) : BSATTN_OK;
+}
+
 /* Collective. On failure there is nothing to free. */
-static bsattn_status_t transfer_create(const group_t *group, const char *path,
+static bsattn_status_t transfer_create(const bsattn_job_t *job, const char *path,
                                        const bsattn_npy_view_t *view,
                                        const bsattn_token_run_t *runs, size_t run_count,
                                        int64_t bytes_piece, transfer_t *transfer_p)
 {
-    const int64_t row_bytes = (int64_t)view->row_bytes;
+    int64_t row_bytes = (int64_t)view->row_bytes;
     transfer_t transfer = {.row = MPI_DATATYPE_NULL,
                            .tile = MPI_DATATYPE_NULL,
-                           .rows_piece = row_bytes < bytes_piece ? bytes_piece / row_bytes : 1,
+                           .rows_piece = (row_bytes < bytes_piece) ? bytes_piece / row_bytes : 1,
                            .row_bytes = view->row_bytes};
-    int64_t end = 0, pieces;
+    int64_t end = 0;
+    int64_t pieces;
     bsattn_status_t status;
 
-    for (size_t r = 0; r < run_count; r++) {
-        BSATTN_ASSERT(runs[r].first >= end && runs[r].count >= 0 &&
-                      runs[r].count <= view->seq_len - runs[r].first);
+    for (size_t r = 0; r < run_count; ++r) {
+        BSATTN_ASSERT((runs[r].first >= end) && (runs[r].count >= 0) &&
+                      (runs[r].count <= view->seq_len - runs[r].first));
         end = runs[r].first + runs[r].count;
         transfer.rows += runs[r].count;
     }
     transfer.rows *= view->outer;
     status = transfer_describe(path, view, runs, run_count, &transfer);
-    status = bsattn_job_agree(&group->job, status);
+    status = bsattn_job_agree(job, status);
     pieces = (transfer.rows + transfer.rows_piece - 1) / transfer.rows_piece;
-    if (status == BSATTN_OK && MPI_Allreduce(&pieces, &transfer.pieces, 1, MPI_INT64_T, MPI_MAX,
-                                             group->comm) != MPI_SUCCESS) {
+    if ((status == BSATTN_OK) && (MPI_Allreduce(&pieces, &transfer.pieces, 1, MPI_INT64_T, MPI_MAX,
+                                                comm_of(job)) != MPI_SUCCESS)) {
         status = bsattn_fail(BSATTN_ERR_FILE, "%s: ranks could not agree on its pieces", path);
     }
     if (status != BSATTN_OK) {
@@ -228,31 +219,40 @@ static bsattn_status_t transfer_create(const group_t *group, const char *path,
     return BSATTN_OK;
 }
 
+/* Bytes of the largest piece of this rank. */
+static size_t piece_bytes(const transfer_t *transfer)
+{
+    int64_t rows = (transfer->rows < transfer->rows_piece) ? transfer->rows : transfer->rows_piece;
+
+    return (size_t)rows * transfer->row_bytes;
+}
+
 /* Rows of one piece; none once this rank is done and takes part for the others only. */
 static int piece_rows(const transfer_t *transfer, int64_t piece, int64_t *first_p)
 {
-    const int64_t first = piece * transfer->rows_piece;
-    const int64_t left = transfer->rows > first ? transfer->rows - first : 0;
+    int64_t first = piece * transfer->rows_piece;
+    int64_t left = (transfer->rows > first) ? transfer->rows - first : 0;
 
-    *first_p = left > 0 ? first : 0;
-    return (int)(left < transfer->rows_piece ? left : transfer->rows_piece);
+    *first_p = (left > 0) ? first : 0;
+    return (int)((left < transfer->rows_piece) ? left : transfer->rows_piece);
 }
 
 /* Collective. The file handle belongs to the caller only on success: where one rank could not open,
  * the others' handles cannot be closed, since closing is collective too. */
-static bsattn_status_t open_all(const group_t *group, const char *path, int mode, MPI_File *file_p)
+static bsattn_status_t open_all(const bsattn_job_t *job, const char *path, int mode,
+                                MPI_File *file_p)
 {
     MPI_File file = MPI_FILE_NULL;
     bsattn_status_t status = BSATTN_OK;
     int error;
 
-    MPI_File_set_errhandler(MPI_FILE_NULL, MPI_ERRORS_RETURN);
-    error = MPI_File_open(group->comm, path, mode, MPI_INFO_NULL, &file);
+    (void)MPI_File_set_errhandler(MPI_FILE_NULL, MPI_ERRORS_RETURN);
+    error = MPI_File_open(comm_of(job), path, mode, MPI_INFO_NULL, &file);
     if (error != MPI_SUCCESS) {
         status = mpi_failed(path, "opening through MPI", error);
     }
-    BSATTN_TRY(bsattn_job_agree(&group->job, status));
-    MPI_File_set_errhandler(file, MPI_ERRORS_RETURN);
+    BSATTN_TRY(bsattn_job_agree(job, status));
+    (void)MPI_File_set_errhandler(file, MPI_ERRORS_RETURN);
     *file_p = file;
     return BSATTN_OK;
 }
@@ -260,7 +260,7 @@ static bsattn_status_t open_all(const group_t *group, const char *path, int mode
 static int set_view(MPI_File file, int64_t data_offset, const transfer_t *transfer)
 {
     return MPI_File_set_view(file, (MPI_Offset)data_offset, transfer->row,
-                             transfer->tile != MPI_DATATYPE_NULL ? transfer->tile : transfer->row,
+                             (transfer->tile != MPI_DATATYPE_NULL) ? transfer->tile : transfer->row,
                              "native", MPI_INFO_NULL);
 }
 
@@ -269,29 +269,31 @@ static int set_view(MPI_File file, int64_t data_offset, const transfer_t *transf
 static bsattn_status_t check_readable(const char *path, int64_t size_expected)
 {
     struct stat file;
-    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
 
     if (fd < 0) {
         return bsattn_fail(BSATTN_ERR_FILE, "%s: cannot be opened: %s", path, strerror(errno));
     }
     if (fstat(fd, &file) != 0) {
-        close(fd);
+        (void)close(fd);
         return bsattn_fail(BSATTN_ERR_FILE, "%s: cannot be examined", path);
     }
-    close(fd);
+    (void)close(fd);
     if ((int64_t)file.st_size < size_expected) {
-        return bsattn_fail(BSATTN_ERR_FILE, "%s: %lld bytes expected by its header, %lld there",
-                           path, (long long)size_expected, (long long)file.st_size);
+        return bsattn_fail(BSATTN_ERR_FILE,
+                           "%s: %" PRId64 " bytes expected by its header, %" PRId64 " there", path,
+                           size_expected, (int64_t)file.st_size);
     }
     return BSATTN_OK;
 }
 
 static int64_t view_bytes(const bsattn_npy_view_t *view)
 {
-    int64_t rows, bytes;
+    int64_t rows;
+    int64_t bytes;
 
-    BSATTN_ASSERT(view->outer >= 1 && view->seq_len >= 1);
-    BSATTN_ASSERT(view->row_bytes >= 1 && view->row_bytes <= INT_MAX);
+    BSATTN_ASSERT((view->outer >= 1) && (view->seq_len >= 1));
+    BSATTN_ASSERT((view->row_bytes >= 1) && (view->row_bytes <= INT_MAX));
     BSATTN_ASSERT(!__builtin_mul_overflow(view->outer, view->seq_len, &rows));
     BSATTN_ASSERT(!__builtin_mul_overflow(rows, (int64_t)view->row_bytes, &bytes));
     return bytes;
@@ -312,65 +314,65 @@ static bsattn_status_t read_pieces(MPI_File file, const char *path, int64_t data
     bsattn_status_t status = BSATTN_OK;
     int error = set_view(file, data_offset, transfer);
 
-    for (int64_t piece = 0; piece < transfer->pieces; piece++) {
+    for (int64_t piece = 0; piece < transfer->pieces; ++piece) {
         int64_t first;
-        const int count = piece_rows(transfer, piece, &first);
-        char *out = destination->sink != NULL
+        int count = piece_rows(transfer, piece, &first);
+        char *out = (destination->sink != NULL)
                         ? destination->buffer
                         : destination->rows + (size_t)first * transfer->row_bytes;
         MPI_Status result;
         int got = count;
-        const int call =
+        int call =
             MPI_File_read_at_all(file, (MPI_Offset)first, out, count, transfer->row, &result);
 
-        if (call == MPI_SUCCESS && count > 0) {
-            MPI_Get_count(&result, transfer->row, &got);
+        if ((call == MPI_SUCCESS) && (count > 0)) {
+            (void)MPI_Get_count(&result, transfer->row, &got);
         }
-        if (call == MPI_SUCCESS && got != count && status == BSATTN_OK) {
+        if ((call == MPI_SUCCESS) && (got != count) && (status == BSATTN_OK)) {
             status = bsattn_fail(BSATTN_ERR_FILE, "%s: a read of %d rows of %zu bytes came short",
                                  path, count, transfer->row_bytes);
         }
-        error = error != MPI_SUCCESS ? error : call;
-        if (error == MPI_SUCCESS && status == BSATTN_OK && count > 0 && destination->sink != NULL) {
+        error = (error != MPI_SUCCESS) ? error : call;
+        if ((error == MPI_SUCCESS) && (status == BSATTN_OK) && (count > 0) &&
+            (destination->sink != NULL)) {
             destination->sink(destination->arg, first, count, destination->buffer);
         }
     }
-    return error != MPI_SUCCESS ? mpi_failed(path, "reading", error) : status;
+    return (error != MPI_SUCCESS) ? mpi_failed(path, "reading", error) : status;
 }
 
-static bsattn_status_t read_open(const group_t *group, const char *path, const bsattn_npy_t *npy,
+static bsattn_status_t read_open(const bsattn_job_t *job, const char *path, const bsattn_npy_t *npy,
                                  const transfer_t *transfer, const destination_t *destination)
 {
     MPI_File file;
     bsattn_status_t status;
 
     status = check_readable(path, npy->data_offset + npy->bytes);
-    BSATTN_TRY(bsattn_job_agree(&group->job, status));
-    BSATTN_TRY(open_all(group, path, MPI_MODE_RDONLY, &file));
+    BSATTN_TRY(bsattn_job_agree(job, status));
+    BSATTN_TRY(open_all(job, path, MPI_MODE_RDONLY, &file));
     status = read_pieces(file, path, npy->data_offset, transfer, destination);
-    MPI_File_close(&file);
-    return bsattn_job_agree(&group->job, status);
+    (void)MPI_File_close(&file);
+    return bsattn_job_agree(job, status);
 }
 
-bsattn_status_t bsattn_npy_mpi_read_rows(const void *comm, const char *path,
+bsattn_status_t bsattn_npy_mpi_read_rows(const bsattn_job_t *job, const char *path,
                                          const bsattn_npy_t *npy, const bsattn_npy_view_t *view,
                                          const bsattn_token_run_t *runs, size_t run_count,
                                          void *rows)
 {
-    const destination_t destination = {.rows = rows};
+    destination_t destination = {.rows = rows};
     bsattn_status_t status;
     transfer_t transfer;
-    group_t group;
 
     BSATTN_ASSERT(view_bytes(view) == npy->bytes);
-    BSATTN_TRY(group_of(comm, &group));
-    BSATTN_TRY(transfer_create(&group, path, view, runs, run_count, READ_BYTES, &transfer));
-    status = read_open(&group, path, npy, &transfer, &destination);
+    BSATTN_TRY(check_started());
+    BSATTN_TRY(transfer_create(job, path, view, runs, run_count, READ_BYTES, &transfer));
+    status = read_open(job, path, npy, &transfer, &destination);
     transfer_free(&transfer);
     return status;
 }
 
-bsattn_status_t bsattn_npy_mpi_read_each(const void *comm, const char *path,
+bsattn_status_t bsattn_npy_mpi_read_each(const bsattn_job_t *job, const char *path,
                                          const bsattn_npy_t *npy, const bsattn_npy_view_t *view,
                                          const bsattn_token_run_t *runs, size_t run_count,
                                          bsattn_npy_rows_sink_t sink, void *arg)
@@ -378,22 +380,18 @@ bsattn_status_t bsattn_npy_mpi_read_each(const void *comm, const char *path,
     destination_t destination = {.sink = sink, .arg = arg};
     bsattn_status_t status = BSATTN_OK;
     transfer_t transfer;
-    group_t group;
 
     BSATTN_ASSERT(view_bytes(view) == npy->bytes);
-    BSATTN_TRY(group_of(comm, &group));
-    BSATTN_TRY(transfer_create(&group, path, view, runs, run_count, SINK_BYTES, &transfer));
-
-    const int64_t rows = transfer.rows < transfer.rows_piece ? transfer.rows : transfer.rows_piece;
-    const size_t size = (size_t)rows * transfer.row_bytes;
-
-    destination.buffer = malloc(size + 1);
+    BSATTN_TRY(check_started());
+    BSATTN_TRY(transfer_create(job, path, view, runs, run_count, SINK_BYTES, &transfer));
+    destination.buffer = malloc(piece_bytes(&transfer) + 1);
     if (destination.buffer == NULL) {
-        status = bsattn_fail(BSATTN_ERR_MEMORY, "no %zu bytes to read %s through", size, path);
+        status = bsattn_fail(BSATTN_ERR_MEMORY, "no %zu bytes to read %s through",
+                             piece_bytes(&transfer), path);
     }
-    status = bsattn_job_agree(&group.job, status);
+    status = bsattn_job_agree(job, status);
     if (status == BSATTN_OK) {
-        status = read_open(&group, path, npy, &transfer, &destination);
+        status = read_open(job, path, npy, &transfer, &destination);
     }
     free(destination.buffer);
     transfer_free(&transfer);
@@ -401,7 +399,7 @@ bsattn_status_t bsattn_npy_mpi_read_each(const void *comm, const char *path,
 }
 
 struct bsattn_npy_writer {
-    group_t group;
+    bsattn_job_t job;
     bsattn_npy_view_t view;
     MPI_File file; /* MPI_FILE_NULL while not open */
     int64_t data_offset;
@@ -417,29 +415,25 @@ static void writer_free(bsattn_npy_writer_t *writer)
 }
 
 /* Not collective. */
-static bsattn_status_t writer_allocate(const group_t *group, const char *path,
+static bsattn_status_t writer_allocate(const bsattn_job_t *job, const char *path,
                                        const bsattn_npy_view_t *view,
                                        bsattn_npy_writer_t **writer_p)
 {
-    const size_t size = strlen(path) + sizeof(".part");
+    size_t size = strlen(path) + sizeof(".part");
     bsattn_npy_writer_t *writer = calloc(1, sizeof(*writer) + size);
     bsattn_strbuf_t buf;
 
     if (writer != NULL) {
         writer->part = malloc(size);
     }
-    if (writer == NULL || writer->part == NULL) {
+    if ((writer == NULL) || (writer->part == NULL)) {
         free(writer);
         return bsattn_fail(BSATTN_ERR_MEMORY, "no memory to write %s", path);
     }
-    writer->group = *group;
-    /* Its own copy, so that the caller's variable need not outlive the writer. */
-    if (group->job.comm != NULL) {
-        writer->group.job.comm = &writer->group.comm;
-    }
+    writer->job = *job;
     writer->view = *view;
     writer->file = MPI_FILE_NULL;
-    bsattn_text_copy(writer->path, size, path);
+    (void)bsattn_text_copy(writer->path, size, path);
     bsattn_strbuf_init(&buf, writer->part, size);
     bsattn_strbuf_add(&buf, "%s.part", path);
     *writer_p = writer;
@@ -451,14 +445,14 @@ static bsattn_status_t write_exactly(int fd, const char *path, const void *data,
     size_t done = 0;
 
     while (done < size) {
-        const ssize_t put = pwrite(fd, (const char *)data + done, size - done, (off_t)done);
+        ssize_t put = pwrite(fd, (const char *)data + done, size - done, (off_t)done);
 
-        if (put < 0 && errno == EINTR) {
+        if ((put < 0) && (errno == EINTR)) {
             continue;
         }
         if (put <= 0) {
             return bsattn_fail(BSATTN_ERR_FILE, "%s: cannot be written: %s", path,
-                               put < 0 ? strerror(errno) : "nothing was taken");
+                               (put < 0) ? strerror(errno) : "nothing was taken");
         }
         done += (size_t)put;
     }
@@ -472,14 +466,14 @@ static bsattn_status_t reserve(int fd, const char *path, int64_t size)
     int error;
 
     do {
-        error = fallocate(fd, 0, 0, (off_t)size) == 0 ? 0 : errno;
+        error = (fallocate(fd, 0, 0, (off_t)size) == 0) ? 0 : errno;
     } while (error == EINTR);
-    if (error == EOPNOTSUPP || error == ENOSYS || error == EINVAL) {
-        error = ftruncate(fd, (off_t)size) == 0 ? 0 : errno;
+    if ((error == EOPNOTSUPP) || (error == ENOSYS) || (error == EINVAL)) {
+        error = (ftruncate(fd, (off_t)size) == 0) ? 0 : errno;
     }
     if (error != 0) {
-        return bsattn_fail(BSATTN_ERR_FILE, "%s: %lld bytes cannot be had for it: %s", path,
-                           (long long)size, strerror(error));
+        return bsattn_fail(BSATTN_ERR_FILE, "%s: %" PRId64 " bytes cannot be had for it: %s", path,
+                           size, strerror(error));
     }
     return BSATTN_OK;
 }
@@ -487,7 +481,7 @@ static bsattn_status_t reserve(int fd, const char *path, int64_t size)
 /* Rank 0 alone. */
 static void drop_part(const bsattn_npy_writer_t *writer)
 {
-    unlink(writer->part);
+    (void)unlink(writer->part);
     bsattn_partial_forget(writer->part);
 }
 
@@ -498,7 +492,7 @@ static bsattn_status_t create_part(const bsattn_npy_writer_t *writer, const void
     bsattn_status_t status;
     int fd;
 
-    if (stat(writer->path, &old) == 0 && !S_ISREG(old.st_mode)) {
+    if ((stat(writer->path, &old) == 0) && !S_ISREG(old.st_mode)) {
         return bsattn_fail(BSATTN_ERR_FILE, "%s: exists and is not a regular file", writer->path);
     }
     fd = open(writer->part, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
@@ -511,7 +505,7 @@ static bsattn_status_t create_part(const bsattn_npy_writer_t *writer, const void
     if (status == BSATTN_OK) {
         status = write_exactly(fd, writer->part, header, (size_t)writer->data_offset);
     }
-    if (close(fd) != 0 && status == BSATTN_OK) {
+    if ((close(fd) != 0) && (status == BSATTN_OK)) {
         status = bsattn_fail(BSATTN_ERR_FILE, "%s: cannot be written: %s", writer->part,
                              strerror(errno));
     }
@@ -521,37 +515,36 @@ static bsattn_status_t create_part(const bsattn_npy_writer_t *writer, const void
     return status;
 }
 
-bsattn_status_t bsattn_npy_writer_create(const void *comm, const char *path, const char *descr,
-                                         int dims, const int64_t *shape,
+bsattn_status_t bsattn_npy_writer_create(const bsattn_job_t *job, const char *path,
+                                         const char *descr, int dims, const int64_t *shape,
                                          const bsattn_npy_view_t *view,
                                          bsattn_npy_writer_t **writer_p)
 {
     unsigned char header[512];
-    const size_t header_size = bsattn_npy_format(descr, dims, shape, header, sizeof(header));
+    size_t header_size = bsattn_npy_format(descr, dims, shape, header, sizeof(header));
     bsattn_npy_writer_t *writer = NULL;
     bsattn_npy_t npy;
     bsattn_status_t status;
-    group_t group;
 
     BSATTN_ASSERT(header_size > 0);
     BSATTN_TRY(bsattn_npy_parse(path, header, header_size, &npy));
     BSATTN_ASSERT(view_bytes(view) == npy.bytes);
-    BSATTN_TRY(group_of(comm, &group));
+    BSATTN_TRY(check_started());
 
-    status = writer_allocate(&group, path, view, &writer);
+    status = writer_allocate(job, path, view, &writer);
     if (status == BSATTN_OK) {
         writer->data_offset = npy.data_offset;
         writer->size = npy.data_offset + npy.bytes;
     }
-    status = bsattn_job_agree(&group.job, status);
-    if (status == BSATTN_OK && group.job.rank == 0) {
+    status = bsattn_job_agree(job, status);
+    if ((status == BSATTN_OK) && (job->rank == 0)) {
         status = create_part(writer, header);
     }
     /* Also keeps the others from opening before the file is there. */
-    status = bsattn_job_agree(&group.job, status);
+    status = bsattn_job_agree(job, status);
     if (status == BSATTN_OK) {
-        status = open_all(&group, writer->part, MPI_MODE_RDWR, &writer->file);
-        if (status != BSATTN_OK && group.job.rank == 0) {
+        status = open_all(job, writer->part, MPI_MODE_RDWR, &writer->file);
+        if ((status != BSATTN_OK) && (job->rank == 0)) {
             drop_part(writer);
         }
     }
@@ -571,25 +564,25 @@ static bsattn_status_t write_pieces(const bsattn_npy_writer_t *writer, const tra
     bsattn_status_t status = BSATTN_OK;
     int error = set_view(writer->file, writer->data_offset, transfer);
 
-    for (int64_t piece = 0; piece < transfer->pieces; piece++) {
+    for (int64_t piece = 0; piece < transfer->pieces; ++piece) {
         int64_t first;
-        const int count = piece_rows(transfer, piece, &first);
+        int count = piece_rows(transfer, piece, &first);
         MPI_Status result;
         int put = count;
-        const int call = MPI_File_write_at_all(writer->file, (MPI_Offset)first,
-                                               rows + (size_t)first * transfer->row_bytes, count,
-                                               transfer->row, &result);
+        int call = MPI_File_write_at_all(writer->file, (MPI_Offset)first,
+                                         rows + (size_t)first * transfer->row_bytes, count,
+                                         transfer->row, &result);
 
-        if (call == MPI_SUCCESS && count > 0) {
-            MPI_Get_count(&result, transfer->row, &put);
+        if ((call == MPI_SUCCESS) && (count > 0)) {
+            (void)MPI_Get_count(&result, transfer->row, &put);
         }
-        if (call == MPI_SUCCESS && put != count && status == BSATTN_OK) {
+        if ((call == MPI_SUCCESS) && (put != count) && (status == BSATTN_OK)) {
             status = bsattn_fail(BSATTN_ERR_FILE, "%s: a write of %d rows of %zu bytes came short",
                                  writer->part, count, transfer->row_bytes);
         }
-        error = error != MPI_SUCCESS ? error : call;
+        error = (error != MPI_SUCCESS) ? error : call;
     }
-    return error != MPI_SUCCESS ? mpi_failed(writer->part, "writing", error) : status;
+    return (error != MPI_SUCCESS) ? mpi_failed(writer->part, "writing", error) : status;
 }
 
 /* Compares what comes back with what was given. */
@@ -604,8 +597,8 @@ static void compare_rows(void *arg, int64_t first, int64_t count, const void *ro
     comparison_t *comparison = arg;
     const char *want = comparison->rows + (size_t)first * comparison->row_bytes;
 
-    if (comparison->differing < 0 &&
-        memcmp(want, rows, (size_t)count * comparison->row_bytes) != 0) {
+    if ((comparison->differing < 0) &&
+        (memcmp(want, rows, (size_t)count * comparison->row_bytes) != 0)) {
         comparison->differing = first;
     }
 }
@@ -617,28 +610,26 @@ static bsattn_status_t read_back(const bsattn_npy_writer_t *writer, const transf
 {
     comparison_t comparison = {rows, transfer->row_bytes, -1};
     destination_t destination = {.sink = compare_rows, .arg = &comparison};
-    const int64_t most =
-        transfer->rows < transfer->rows_piece ? transfer->rows : transfer->rows_piece;
     bsattn_status_t status = BSATTN_OK;
-    const int error = MPI_File_sync(writer->file);
+    int error = MPI_File_sync(writer->file);
 
-    destination.buffer = malloc((size_t)most * transfer->row_bytes + 1);
+    destination.buffer = malloc(piece_bytes(transfer) + 1);
     if (error != MPI_SUCCESS) {
         status = mpi_failed(writer->part, "bringing it to the disk", error);
     } else if (destination.buffer == NULL) {
         status = bsattn_fail(BSATTN_ERR_MEMORY, "no memory to read %s back", writer->part);
     }
-    status = bsattn_job_agree(&writer->group.job, status);
+    status = bsattn_job_agree(&writer->job, status);
     if (status == BSATTN_OK) {
         status =
             read_pieces(writer->file, writer->part, writer->data_offset, transfer, &destination);
-        if (status == BSATTN_OK && comparison.differing >= 0) {
+        if ((status == BSATTN_OK) && (comparison.differing >= 0)) {
             status = bsattn_fail(BSATTN_ERR_FILE,
                                  "%s: not what was written is read back: the disk may be full or "
                                  "failing",
                                  writer->part);
         }
-        status = bsattn_job_agree(&writer->group.job, status);
+        status = bsattn_job_agree(&writer->job, status);
     }
     free(destination.buffer);
     return status;
@@ -650,10 +641,10 @@ bsattn_status_t bsattn_npy_writer_rows(bsattn_npy_writer_t *writer, const bsattn
     bsattn_status_t status;
     transfer_t transfer;
 
-    BSATTN_TRY(transfer_create(&writer->group, writer->part, &writer->view, runs, run_count,
+    BSATTN_TRY(transfer_create(&writer->job, writer->part, &writer->view, runs, run_count,
                                WRITE_BYTES, &transfer));
     status = write_pieces(writer, &transfer, rows);
-    status = bsattn_job_agree(&writer->group.job, status);
+    status = bsattn_job_agree(&writer->job, status);
     if (status == BSATTN_OK) {
         status = read_back(writer, &transfer, rows);
     }
@@ -671,8 +662,8 @@ static bsattn_status_t rename_part(const bsattn_npy_writer_t *writer)
                            strerror(errno));
     }
     if ((int64_t)file.st_size != writer->size) {
-        return bsattn_fail(BSATTN_ERR_FILE, "%s: %lld bytes expected, %lld there", writer->part,
-                           (long long)writer->size, (long long)file.st_size);
+        return bsattn_fail(BSATTN_ERR_FILE, "%s: %" PRId64 " bytes expected, %" PRId64 " there",
+                           writer->part, writer->size, (int64_t)file.st_size);
     }
     if (rename(writer->part, writer->path) != 0) {
         return bsattn_fail(BSATTN_ERR_FILE, "%s: cannot be renamed to %s: %s", writer->part,
@@ -684,21 +675,21 @@ static bsattn_status_t rename_part(const bsattn_npy_writer_t *writer)
 
 bsattn_status_t bsattn_npy_writer_commit(bsattn_npy_writer_t *writer)
 {
-    const bsattn_job_t *job = &writer->group.job;
+    const bsattn_job_t *job = &writer->job;
     bsattn_status_t status = BSATTN_OK;
     int error = MPI_File_sync(writer->file);
-    const int closed = MPI_File_close(&writer->file);
+    int closed = MPI_File_close(&writer->file);
 
-    error = error != MPI_SUCCESS ? error : closed;
+    error = (error != MPI_SUCCESS) ? error : closed;
     if (error != MPI_SUCCESS) {
         status = mpi_failed(writer->part, "bringing it to the disk", error);
     }
     status = bsattn_job_agree(job, status);
-    if (status == BSATTN_OK && job->rank == 0) {
+    if ((status == BSATTN_OK) && (job->rank == 0)) {
         status = rename_part(writer);
     }
     status = bsattn_job_agree(job, status);
-    if (status != BSATTN_OK && job->rank == 0) {
+    if ((status != BSATTN_OK) && (job->rank == 0)) {
         drop_part(writer);
     }
     writer_free(writer);
@@ -710,8 +701,8 @@ void bsattn_npy_writer_abort(bsattn_npy_writer_t *writer)
     if (writer == NULL) {
         return;
     }
-    MPI_File_close(&writer->file);
-    if (writer->group.job.rank == 0) {
+    (void)MPI_File_close(&writer->file);
+    if (writer->job.rank == 0) {
         drop_part(writer);
     }
     writer_free(writer);

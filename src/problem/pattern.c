@@ -91,6 +91,7 @@ static bsattn_status_t classify_heads(bsattn_pattern_t *pattern)
         free(class_of_mask);
         return bsattn_fail(BSATTN_ERR_MEMORY, "no memory for a pattern of %d heads", heads);
     }
+    BSATTN_ASSERT(pattern->mask_count > 0);
     for (int m = 0; m < pattern->mask_count; ++m) {
         class_of_mask[m] = -1;
     }

@@ -50,7 +50,7 @@ static quote_t quote_at(const parser_t *parser, size_t at)
 {
     size_t length = strlen(parser->text);
     size_t first = (at > QUOTE_SIZE / 2) ? at - QUOTE_SIZE / 2 : 0;
-    quote_t quote;
+    quote_t quote = {{0}};
     bsattn_strbuf_t buf;
 
     first = (length < QUOTE_SIZE) ? 0 : first;

@@ -53,7 +53,7 @@ const bsattn_column_t *bsattn_rank_column(size_t index);
 bsattn_cell_t bsattn_rank_cell(const bsattn_rank_record_t *record, int rank, size_t column);
 
 /** How the program was built, from the build's build_info.h: compiler and version, build type and
- * sanitizer, compiler flags, `git describe` of the source. */
+ *  sanitizer, compiler flags, `git describe` of the source. */
 const char *bsattn_build_compiler(void);
 const char *bsattn_build_type(void);
 const char *bsattn_build_flags(void);

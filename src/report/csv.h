@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/** @file csv.h  Records as CSV (RFC 4180, but lines end in a newline alone): a header section.key,
- * then one row each. */
+/**
+ * @file csv.h
+ * Records as CSV (RFC 4180, but lines end in a newline alone): a header section.key, then one row
+ * each.
+ */
 #ifndef BSATTN_REPORT_CSV_H
 #define BSATTN_REPORT_CSV_H
 

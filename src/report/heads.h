@@ -6,7 +6,7 @@
 #include "problem/pattern.h"
 
 /** Write the heads of a class, e.g. "all 8 heads", "head 4" or "heads 0-3,6"; cut to what fits.
- * @return out */
+ *  @return out */
 const char *bsattn_heads_text(const bsattn_pattern_t *pattern, int class_index, char *out,
                               size_t size);
 

@@ -5,8 +5,7 @@
 
 #include "base/status.h"
 
-/** Cell (y, x) holds the query blocks y*nb/rows .. (y+1)*nb/rows - 1 and the key blocks likewise.
- */
+/** Cell (y, x) holds query blocks y*nb/rows .. (y+1)*nb/rows - 1 and key blocks likewise. */
 typedef struct bsattn_mask_grid {
     int64_t blocks;  /**< nb */
     int64_t rows;    /**< <= nb */

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/** @file record.h
- *  Everything known of one measured or planned problem, as plain data. What is not known is NaN, -1
+/**
+ * @file record.h
+ * Everything known of one measured or planned problem, as plain data. What is not known is NaN, -1
  * or "".
  *
- *  The fields become columns through columns.def; times in ms, sizes in bytes. */
+ * The fields become columns through columns.def; times in ms, sizes in bytes.
+ */
 #ifndef BSATTN_REPORT_RECORD_H
 #define BSATTN_REPORT_RECORD_H
 
@@ -21,14 +23,15 @@ typedef struct bsattn_placement {
     char decided[BSATTN_RECORD_NAME_SIZE]; /**< who decided so, e.g. "as launched" */
 } bsattn_placement_t;
 
-/** What one rank measured: medians over the timed iterations. Travels between ranks as bytes. */
+/** What one rank measured, times as medians over the timed iterations. Travels between ranks as
+ *  bytes. */
 typedef struct bsattn_rank_record {
     double time_total_ms;
     double time_attend_ms;
     double time_exchange_ms;
     double time_exposed_ms;
-    int64_t bytes_sent;     /**< in one execute */
-    int64_t bytes_received; /**< in one execute */
+    int64_t bytes_sent;     /**< planned, in one execute */
+    int64_t bytes_received; /**< planned, in one execute */
     int64_t memory_device_peak;
     int64_t memory_host_peak; /**< of its process */
 } bsattn_rank_record_t;

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "report/report_file.h"
 
+#include "base/partial.h"
+
 #include <errno.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -40,16 +42,39 @@ static bsattn_status_t set_paths(bsattn_report_file_t *file, const char *path)
     return BSATTN_OK;
 }
 
+/* Open the temporary file, watched over until it is dropped or renamed. */
+static FILE *open_part(const bsattn_report_file_t *file)
+{
+    FILE *stream;
+
+    bsattn_partial_add(file->part);
+    stream = fopen(file->part, "w");
+    if (stream == NULL) {
+        int reason = errno;
+        bsattn_partial_forget(file->part);
+        errno = reason;
+    }
+    return stream;
+}
+
+static bool drop_part(const bsattn_report_file_t *file)
+{
+    bool removed = (remove(file->part) == 0);
+
+    bsattn_partial_forget(file->part);
+    return removed;
+}
+
 /* The temporary file is made and removed: whether a folder allows it is known only by trying. */
 static bsattn_status_t try_part(const bsattn_report_file_t *file)
 {
-    FILE *stream = fopen(file->part, "w");
+    FILE *stream = open_part(file);
 
     if (stream == NULL) {
         return fail_errno(file->path);
     }
     (void)fclose(stream);
-    return (remove(file->part) == 0) ? BSATTN_OK : fail_errno(file->path);
+    return drop_part(file) ? BSATTN_OK : fail_errno(file->path);
 }
 
 static bsattn_status_t open_target(bsattn_report_file_t *file)
@@ -106,7 +131,7 @@ static bsattn_status_t write_straight(const bsattn_report_file_t *file, const ch
 
 static bsattn_status_t replace_file(const bsattn_report_file_t *file)
 {
-    FILE *stream = fopen(file->part, "w");
+    FILE *stream = open_part(file);
     bool written;
 
     if (stream == NULL) {
@@ -117,9 +142,10 @@ static bsattn_status_t replace_file(const bsattn_report_file_t *file)
     written = (fclose(stream) == 0) && written;
     if (!written || (rename(file->part, file->path) != 0)) {
         bsattn_status_t status = fail_errno(file->path);
-        (void)remove(file->part);
+        (void)drop_part(file);
         return status;
     }
+    bsattn_partial_forget(file->part);
     return BSATTN_OK;
 }
 

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/** @file table.h
- *  Records as a table for people and for grep: lines that begin with '#' are commentary, every
- * other line is a row of the same number of columns, separated by spaces. */
+/**
+ * @file table.h
+ * Records as a table for people and for grep: lines that begin with '#' are commentary, every other
+ * line is a row of the same number of columns, separated by spaces.
+ */
 #ifndef BSATTN_REPORT_TABLE_H
 #define BSATTN_REPORT_TABLE_H
 
@@ -23,7 +25,7 @@ void bsattn_table_header(FILE *file);
 void bsattn_table_row(const bsattn_record_t *record, FILE *file);
 
 /** Print the table of a plan: a row for each purpose of memory; bytes, balance and modelled time as
- * commentary.
+ *  commentary.
  *  @param commentary  print lines that begin with '#', too */
 void bsattn_table_plan(const bsattn_record_t *record, bool commentary, FILE *file);
 

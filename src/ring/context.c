@@ -94,7 +94,7 @@ static void number_hosts(bsattn_context_t *context, const seat_t *seats)
 {
     for (int rank = 0; rank < context->transport->ranks; ++rank) {
         int same = 0;
-        while (strcmp(seats[same].host, seats[rank].host) != 0) {
+        while ((same < rank) && (strcmp(seats[same].host, seats[rank].host) != 0)) {
             ++same;
         }
         context->host_of_rank[rank] =
@@ -105,23 +105,19 @@ static void number_hosts(bsattn_context_t *context, const seat_t *seats)
 /* The cores this process may use, shared evenly with the processes that may use the same ones. */
 static int auto_threads(const bsattn_context_t *context, const seat_t *seats)
 {
-    const seat_t *mine = &seats[context->transport->first_rank];
-    int sharers = 0;
+    int mine = context->transport->first_rank;
+    int sharers = 1;
     int threads;
 
     if (getenv("OMP_NUM_THREADS") != NULL) {
         return omp_get_max_threads();
     }
     for (int rank = 0; rank < context->transport->ranks; ++rank) {
-        sharers += ((strcmp(seats[rank].host, mine->host) == 0) &&
-                    (strcmp(seats[rank].cores, mine->cores) == 0))
-                       ? 1
-                       : 0;
+        bool same = (strcmp(seats[rank].host, seats[mine].host) == 0) &&
+                    (strcmp(seats[rank].cores, seats[mine].cores) == 0);
+        /* Ranks of one process take turns. */
+        sharers += (same && (rank != mine) && (context->transport->local_count == 1)) ? 1 : 0;
     }
-    if (context->transport->local_count > 1) {
-        sharers = 1;
-    }
-    BSATTN_ASSERT(sharers > 0);
     threads = bsattn_host_cores() / sharers;
     return (threads < 1) ? 1 : threads;
 }

@@ -123,10 +123,10 @@ bsattn_status_t bsattn_job_same_text(const bsattn_job_t *job, const char *text)
         memcpy(theirs, text, (size_t)bytes);
     }
     status = bsattn_job_agree(job, status);
-    if (status == BSATTN_OK) {
+    if ((status == BSATTN_OK) && (theirs != NULL)) {
         status = bsattn_job_broadcast(job, theirs, (size_t)bytes, 0);
     }
-    if ((status == BSATTN_OK) && (strcmp(text, theirs) != 0)) {
+    if ((status == BSATTN_OK) && (theirs != NULL) && (strcmp(text, theirs) != 0)) {
         status = compare_lines(text, theirs);
     }
     free(theirs);

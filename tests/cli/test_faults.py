@@ -11,7 +11,7 @@ import unittest
 from command import (COMMAND, ENVIRONMENT, INPUT, MEMORY, MPIEXEC, NUMPROC_FLAG, SMALL, TIMEOUT, CommandTest, environment,
                      launcher)
 
-ENDLESS = ["run", "--seq", "4K", "--heads", "2", "-n", "100000000", "-w", "0"]
+ENDLESS = ["run", "--seq", "4K", "--heads", "2", "-n", "1000000", "-w", "0"]
 
 
 def ranks_of(launcher_pid):

@@ -71,7 +71,7 @@ class Files(CommandTest):
             ("k", (1, 400, 2, 32), ["k.npy", "400"]),
             ("v", (1, 500, 2, 64), ["v.npy", "64"]),
             ("k", (2, 500, 2, 32), ["k.npy"]),
-            ("q", (1, 500, 3, 32), ["3"]),
+            ("q", (1, 500, 3, 32), ["k.npy", "divides the 3"]),
             ("q", (500, 32), ["q.npy"]),
         ]:
             with self.subTest(f"{name} {shape}"):

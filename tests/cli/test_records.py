@@ -80,7 +80,8 @@ class Records(CommandTest):
                 table = rows(done.stdout)
                 self.assertGreater(len(table), 0, done.told)
                 self.assertEqual({len(row) for row in table}, {len(table[0])}, done.told)
-                quiet = self.ring(*arguments, "--quiet")
+                quiet = self.ring(*arguments, "--quiet", "--verbose")
+                self.assertEqual(quiet.stderr, "")
                 self.assertEqual([line for line in quiet.stdout.splitlines() if line.startswith("#")], [])
                 self.assertEqual({len(row) for row in rows(quiet.stdout)}, {len(table[0])}, quiet.told)
 

@@ -32,7 +32,8 @@ REFUSED = [
     (["run", "--check=-1"], ["-1"]),
     (["run", "--timeout", "nan"], ["nan"]),
     (["run", "--scale", "inf"], ["inf"]),
-    (["run", "-n", "0"], ["iters", "0", "1 or more"]),
+    (["run", "-n", "0"], ["iters", "0", "1 to 1000000"]),
+    (["run", "-n", "2000000"], ["iters", "2000000", "1 to 1000000"]),
     (["plan", "--out", "x.npy"], ["--out", "plan", "run"]),
     (["run", "--pattern", ""], ["pattern"]),
 ]
@@ -86,6 +87,7 @@ class Help(CommandTest):
             self.assertRegex(whole, rf"(?m)^  {verb}\b")
             for one in (self.ring(verb, "--help"), self.ring("help", verb)):
                 self.assertIn(f"usage: bsattn_ring {verb}", one.stdout)
+        self.assertEqual(self.ring("--help", "-v").stdout, whole)
         for code in ("0", "1", "2", "3", "4", "5", "124"):
             self.assertRegex(whole, rf"(?m)^  {code} ")
         self.assertLessEqual(max(map(len, whole.splitlines())), 132)

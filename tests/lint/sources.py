@@ -28,8 +28,8 @@ MAY_INCLUDE = {
 
 # Foreign header -> what the path of a file that includes it must match.
 FOREIGN = {
-    "mpi.h": r"mpi[^/]*$",
-    "mpi-ext.h": r"mpi[^/]*$",
+    "mpi.h": r"(^|[/_])mpi[^/]*$",
+    "mpi-ext.h": r"(^|[/_])mpi[^/]*$",
     "cuda.h": r"cuda[^/]*$",
     "cuda_runtime.h": r"cuda[^/]*$",
     "cuda_runtime_api.h": r"cuda[^/]*$",

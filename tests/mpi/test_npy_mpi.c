@@ -1,6 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Parallel .npy files and the sources: any rank count, one or several ranks in a process, and
  * everything that can go wrong. */
+#include "base/half.h"
+#include "base/philox.h"
+#include "base/text.h"
+#include "io/npy_mpi.h"
+#include "io/source.h"
+#include "transport/mpi_job.h"
+#include "vote.h"
+
 #include <mpi.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -12,28 +20,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/half.h"
-#include "base/philox.h"
-#include "base/text.h"
-#include "io/npy_mpi.h"
-#include "io/source.h"
-#include "transport/mpi_job.h"
-
 enum { PATH_SIZE = 256 };
 
+static bsattn_job_t job;
 static MPI_Comm world; /* the job's */
-static int world_rank, world_size;
-static int failures;
 static char directory[PATH_SIZE];
 
-#define EXPECT(_condition)                                                                         \
-    do {                                                                                           \
-        if (!(_condition)) {                                                                       \
-            failures++;                                                                            \
-            fprintf(stderr, "rank %d: %s:%d: %s (last error: %s)\n", world_rank, __FILE__,         \
-                    __LINE__, #_condition, bsattn_last_error());                                   \
-        }                                                                                          \
-    } while (0)
+/* EXPECT() with the last error as the comment: what most checks here can say. */
+#define HOLDS(_condition) EXPECT(_condition, "%s", bsattn_last_error())
 
 static const char *in_directory(const char *name, char *out)
 {
@@ -49,7 +43,7 @@ static void *must_allocate(size_t size)
     void *memory = malloc(size + 1);
 
     if (memory == NULL) {
-        MPI_Abort(world, 1);
+        (void)MPI_Abort(world, 1);
     }
     return memory;
 }
@@ -63,9 +57,9 @@ static size_t deal(int64_t seq_len, int64_t block, int parts, int part, bsattn_t
     *tokens_p = 0;
     for (int64_t first = part * block; first < seq_len; first += parts * block) {
         runs[count].first = first;
-        runs[count].count = seq_len - first < block ? seq_len - first : block;
+        runs[count].count = (seq_len - first < block) ? seq_len - first : block;
         *tokens_p += runs[count].count;
-        count++;
+        ++count;
     }
     return count;
 }
@@ -79,10 +73,10 @@ static uint32_t word_at(int64_t row, size_t w)
 static void fill(const bsattn_npy_view_t *view, const bsattn_token_run_t *runs, size_t run_count,
                  uint32_t *rows)
 {
-    for (int64_t outer = 0; outer < view->outer; outer++) {
-        for (size_t r = 0; r < run_count; r++) {
-            for (int64_t t = runs[r].first; t < runs[r].first + runs[r].count; t++) {
-                for (size_t w = 0; w < view->row_bytes / 4; w++) {
+    for (int64_t outer = 0; outer < view->outer; ++outer) {
+        for (size_t r = 0; r < run_count; ++r) {
+            for (int64_t t = runs[r].first; t < runs[r].first + runs[r].count; ++t) {
+                for (size_t w = 0; w < view->row_bytes / 4; ++w) {
                     *rows++ = word_at(outer * view->seq_len + t, w);
                 }
             }
@@ -93,7 +87,7 @@ static void fill(const bsattn_npy_view_t *view, const bsattn_token_run_t *runs, 
 static bool same_rows(const bsattn_npy_view_t *view, const bsattn_token_run_t *runs,
                       size_t run_count, int64_t tokens, const void *rows)
 {
-    const size_t size = (size_t)(view->outer * tokens) * view->row_bytes;
+    size_t size = (size_t)(view->outer * tokens) * view->row_bytes;
     uint32_t *want = must_allocate(size);
     bool same;
 
@@ -113,26 +107,26 @@ static bool exists(const char *path)
 /* Rank 0 reads the whole file with nothing but stdio. */
 static void check_whole(const char *path, const bsattn_npy_view_t *view)
 {
-    const bsattn_token_run_t all = {0, view->seq_len};
-    const size_t size = (size_t)(view->outer * view->seq_len) * view->row_bytes;
+    bsattn_token_run_t all = {0, view->seq_len};
+    size_t size = (size_t)(view->outer * view->seq_len) * view->row_bytes;
     bsattn_npy_t npy;
     struct stat status;
 
-    if (world_rank != 0) {
+    if (job.rank != 0) {
         return;
     }
-    EXPECT(bsattn_npy_read_header(path, &npy) == BSATTN_OK);
-    EXPECT(stat(path, &status) == 0 && status.st_size == npy.data_offset + (int64_t)size);
+    HOLDS(bsattn_npy_read_header(path, &npy) == BSATTN_OK);
+    HOLDS((stat(path, &status) == 0) && (status.st_size == npy.data_offset + (int64_t)size));
 
     FILE *file = fopen(path, "rb");
     void *data = must_allocate(size);
 
-    EXPECT(file != NULL && fseek(file, (long)npy.data_offset, SEEK_SET) == 0 &&
-           fread(data, 1, size, file) == size);
-    EXPECT(same_rows(view, &all, 1, view->seq_len, data));
+    HOLDS((file != NULL) && (fseek(file, (long)npy.data_offset, SEEK_SET) == 0) &&
+          (fread(data, 1, size, file) == size));
+    HOLDS(same_rows(view, &all, 1, view->seq_len, data));
     free(data);
     if (file != NULL) {
-        fclose(file);
+        (void)fclose(file);
     }
 }
 
@@ -146,7 +140,7 @@ static void collect(void *arg, int64_t first, int64_t count, const void *rows)
 {
     collector_t *collector = arg;
 
-    EXPECT(first == collector->next);
+    HOLDS(first == collector->next);
     memcpy(collector->out + (size_t)first * collector->row_bytes, rows,
            (size_t)count * collector->row_bytes);
     collector->next = first + count;
@@ -156,9 +150,9 @@ static void collect(void *arg, int64_t first, int64_t count, const void *rows)
  * process. */
 static void round_trip(int64_t outer, int64_t seq_len, int64_t words, int64_t block, int local)
 {
-    const bsattn_npy_view_t view = {outer, seq_len, (size_t)words * 4};
-    const int64_t shape[3] = {outer, seq_len, words};
-    const size_t room = (size_t)(outer * seq_len * words) * 4;
+    bsattn_npy_view_t view = {outer, seq_len, (size_t)words * 4};
+    int64_t shape[3] = {outer, seq_len, words};
+    size_t room = (size_t)(outer * seq_len * words) * 4;
     bsattn_token_run_t *runs = must_allocate((size_t)seq_len * sizeof(*runs));
     void *rows = must_allocate(room);
     bsattn_npy_writer_t *writer = NULL;
@@ -167,156 +161,196 @@ static void round_trip(int64_t outer, int64_t seq_len, int64_t words, int64_t bl
     int64_t tokens;
     size_t count;
 
-    in_directory("trip.npy", path);
-    EXPECT(bsattn_npy_writer_create(&world, path, "<u4", 3, shape, &view, &writer) == BSATTN_OK);
-    for (int l = 0; l < local; l++) {
-        count = deal(seq_len, block, world_size * local, world_rank * local + l, runs, &tokens);
+    (void)in_directory("trip.npy", path);
+    HOLDS(bsattn_npy_writer_create(&job, path, "<u4", 3, shape, &view, &writer) == BSATTN_OK);
+    for (int l = 0; l < local; ++l) {
+        count = deal(seq_len, block, job.size * local, job.rank * local + l, runs, &tokens);
         fill(&view, runs, count, rows);
-        EXPECT(bsattn_npy_writer_rows(writer, runs, count, rows) == BSATTN_OK);
+        HOLDS(bsattn_npy_writer_rows(writer, runs, count, rows) == BSATTN_OK);
     }
-    EXPECT(bsattn_npy_writer_commit(writer) == BSATTN_OK);
+    HOLDS(bsattn_npy_writer_commit(writer) == BSATTN_OK);
     check_whole(path, &view);
 
-    EXPECT(bsattn_npy_mpi_read_header(&world, path, &npy) == BSATTN_OK);
-    for (int l = 0; l < local; l++) {
+    HOLDS(bsattn_npy_mpi_read_header(&job, path, &npy) == BSATTN_OK);
+    for (int l = 0; l < local; ++l) {
         collector_t collector = {rows, view.row_bytes, 0};
 
-        count = deal(seq_len, block + 3, world_size * local, l * world_size + world_rank, runs,
-                     &tokens);
+        count = deal(seq_len, block + 3, job.size * local, l * job.size + job.rank, runs, &tokens);
         memset(rows, 0xee, room);
-        EXPECT(bsattn_npy_mpi_read_rows(&world, path, &npy, &view, runs, count, rows) == BSATTN_OK);
-        EXPECT(same_rows(&view, runs, count, tokens, rows));
+        HOLDS(bsattn_npy_mpi_read_rows(&job, path, &npy, &view, runs, count, rows) == BSATTN_OK);
+        HOLDS(same_rows(&view, runs, count, tokens, rows));
         memset(rows, 0xee, room);
-        EXPECT(bsattn_npy_mpi_read_each(&world, path, &npy, &view, runs, count, collect,
-                                        &collector) == BSATTN_OK);
-        EXPECT(same_rows(&view, runs, count, tokens, rows));
+        HOLDS(bsattn_npy_mpi_read_each(&job, path, &npy, &view, runs, count, collect, &collector) ==
+              BSATTN_OK);
+        HOLDS(same_rows(&view, runs, count, tokens, rows));
     }
     free(rows);
     free(runs);
-    MPI_Barrier(world);
+    (void)MPI_Barrier(world);
 }
 
 /* Everybody has the same status and message, which names what it must. */
 static void expect_failure(bsattn_status_t status, bsattn_status_t want, const char *naming)
 {
-    char text[BSATTN_ERROR_TEXT_SIZE] = "", first[BSATTN_ERROR_TEXT_SIZE];
+    char text[BSATTN_ERROR_TEXT_SIZE] = "";
+    char first[BSATTN_ERROR_TEXT_SIZE];
 
-    EXPECT(status == want);
-    EXPECT(strstr(bsattn_last_error(), naming) != NULL);
-    bsattn_text_copy(text, sizeof(text), bsattn_last_error());
+    HOLDS(status == want);
+    HOLDS(strstr(bsattn_last_error(), naming) != NULL);
+    (void)bsattn_text_copy(text, sizeof(text), bsattn_last_error());
     memcpy(first, text, sizeof(text));
-    MPI_Bcast(first, sizeof(first), MPI_CHAR, 0, world);
-    EXPECT(strstr(text, naming) != NULL && strstr(first, naming) != NULL);
+    (void)MPI_Bcast(first, sizeof(first), MPI_CHAR, 0, world);
+    HOLDS((strstr(text, naming) != NULL) && (strstr(first, naming) != NULL));
 }
 
 static void writer_failures(void)
 {
-    const bsattn_npy_view_t view = {1, 100000, 64};
-    const int64_t shape[2] = {100000, 16};
+    bsattn_npy_view_t view = {1, 100000, 64};
+    int64_t shape[2] = {100000, 16};
     bsattn_npy_writer_t *writer = NULL;
-    char path[PATH_SIZE], part[PATH_SIZE];
-    struct rlimit limit, small;
+    char path[PATH_SIZE];
+    char part[PATH_SIZE];
+    struct rlimit limit;
+    struct rlimit small;
 
-    in_directory("missing/o.npy", path);
-    expect_failure(bsattn_npy_writer_create(&world, path, "<f4", 2, shape, &view, &writer),
+    (void)in_directory("missing/o.npy", path);
+    expect_failure(bsattn_npy_writer_create(&job, path, "<f4", 2, shape, &view, &writer),
                    BSATTN_ERR_FILE, "missing/o.npy");
-    expect_failure(bsattn_npy_writer_create(&world, directory, "<f4", 2, shape, &view, &writer),
+    expect_failure(bsattn_npy_writer_create(&job, directory, "<f4", 2, shape, &view, &writer),
                    BSATTN_ERR_FILE, "not a regular file");
-    EXPECT(writer == NULL);
+    HOLDS(writer == NULL);
 
     /* The nearest to a full disk that any machine can do. */
-    in_directory("full.npy", path);
-    in_directory("full.npy.part", part);
-    signal(SIGXFSZ, SIG_IGN);
-    EXPECT(getrlimit(RLIMIT_FSIZE, &limit) == 0);
+    (void)in_directory("full.npy", path);
+    (void)in_directory("full.npy.part", part);
+    (void)signal(SIGXFSZ, SIG_IGN);
+    HOLDS(getrlimit(RLIMIT_FSIZE, &limit) == 0);
     small = limit;
     small.rlim_cur = 1000000;
-    EXPECT(setrlimit(RLIMIT_FSIZE, &small) == 0);
-    expect_failure(bsattn_npy_writer_create(&world, path, "<f4", 2, shape, &view, &writer),
+    HOLDS(setrlimit(RLIMIT_FSIZE, &small) == 0);
+    expect_failure(bsattn_npy_writer_create(&job, path, "<f4", 2, shape, &view, &writer),
                    BSATTN_ERR_FILE, "full.npy");
-    EXPECT(setrlimit(RLIMIT_FSIZE, &limit) == 0);
-    EXPECT(!exists(path) && !exists(part));
-    MPI_Barrier(world);
+    HOLDS(setrlimit(RLIMIT_FSIZE, &limit) == 0);
+    HOLDS(!exists(path) && !exists(part));
+    (void)MPI_Barrier(world);
 }
 
 /* The disk refuses when the rows come: the writer says so on all ranks and leaves nothing. */
 static void late_failure(void)
 {
     enum { ROWS = 200000 };
-    const bsattn_npy_view_t view = {1, ROWS, 64};
-    const int64_t shape[2] = {ROWS, 16};
-    bsattn_token_run_t run = {(int64_t)ROWS * world_rank / world_size, 0};
+    bsattn_npy_view_t view = {1, ROWS, 64};
+    int64_t shape[2] = {ROWS, 16};
+    bsattn_token_run_t run = {(int64_t)ROWS * job.rank / job.size, 0};
     bsattn_npy_writer_t *writer = NULL;
-    char path[PATH_SIZE], part[PATH_SIZE];
-    struct rlimit limit, small;
+    char path[PATH_SIZE];
+    char part[PATH_SIZE];
+    struct rlimit limit;
+    struct rlimit small;
 
-    run.count = (int64_t)ROWS * (world_rank + 1) / world_size - run.first;
+    run.count = (int64_t)ROWS * (job.rank + 1) / job.size - run.first;
     void *rows = must_allocate((size_t)run.count * view.row_bytes);
     memset(rows, 1, (size_t)run.count * view.row_bytes);
-    in_directory("late.npy", path);
-    in_directory("late.npy.part", part);
-    EXPECT(bsattn_npy_writer_create(&world, path, "<f4", 2, shape, &view, &writer) == BSATTN_OK);
-    EXPECT(getrlimit(RLIMIT_FSIZE, &limit) == 0);
+    (void)in_directory("late.npy", path);
+    (void)in_directory("late.npy.part", part);
+    HOLDS(bsattn_npy_writer_create(&job, path, "<f4", 2, shape, &view, &writer) == BSATTN_OK);
+    HOLDS(getrlimit(RLIMIT_FSIZE, &limit) == 0);
     small = limit;
     small.rlim_cur = 1000000;
-    EXPECT(setrlimit(RLIMIT_FSIZE, &small) == 0);
+    HOLDS(setrlimit(RLIMIT_FSIZE, &small) == 0);
     expect_failure(bsattn_npy_writer_rows(writer, &run, 1, rows), BSATTN_ERR_FILE, "late.npy");
-    EXPECT(setrlimit(RLIMIT_FSIZE, &limit) == 0);
+    HOLDS(setrlimit(RLIMIT_FSIZE, &limit) == 0);
     bsattn_npy_writer_abort(writer);
-    MPI_Barrier(world);
-    EXPECT(!exists(path) && !exists(part));
+    (void)MPI_Barrier(world);
+    HOLDS(!exists(path) && !exists(part));
     free(rows);
-    MPI_Barrier(world);
+    (void)MPI_Barrier(world);
+}
+
+/* Every process by itself: one that fails is no business of the others. */
+static void alone(void)
+{
+    bsattn_job_t lone = {.comm = NULL, .rank = 0, .size = 1};
+    bsattn_npy_view_t view = {1, 10, 4};
+    int64_t shape[1] = {10};
+    bsattn_token_run_t all = {0, 10};
+    bsattn_npy_writer_t *writer = NULL;
+    bool fails = (job.rank == job.size - 1);
+    bsattn_status_t status;
+    uint32_t rows[10];
+    bsattn_npy_t npy;
+    char name[PATH_SIZE];
+    char path[PATH_SIZE];
+    bsattn_strbuf_t buf;
+
+    bsattn_strbuf_init(&buf, name, sizeof(name));
+    bsattn_strbuf_add(&buf, "%s%d.npy", fails ? "missing/" : "", job.rank);
+    (void)in_directory(name, path);
+    status = bsattn_npy_writer_create(&lone, path, "<u4", 1, shape, &view, &writer);
+    HOLDS(status == (fails ? BSATTN_ERR_FILE : BSATTN_OK));
+    if (status == BSATTN_OK) {
+        fill(&view, &all, 1, rows);
+        HOLDS(bsattn_npy_writer_rows(writer, &all, 1, rows) == BSATTN_OK);
+        HOLDS(bsattn_npy_writer_commit(writer) == BSATTN_OK);
+        memset(rows, 0, sizeof(rows));
+        HOLDS(bsattn_npy_mpi_read_header(&lone, path, &npy) == BSATTN_OK);
+        HOLDS(bsattn_npy_mpi_read_rows(&lone, path, &npy, &view, &all, 1, rows) == BSATTN_OK);
+        HOLDS(same_rows(&view, &all, 1, 10, rows));
+        HOLDS(unlink(path) == 0);
+    }
+    (void)MPI_Barrier(world);
 }
 
 static void abort_keeps_the_old(void)
 {
-    const bsattn_npy_view_t view = {1, 10, 4};
-    const int64_t shape[1] = {10};
+    bsattn_npy_view_t view = {1, 10, 4};
+    int64_t shape[1] = {10};
     bsattn_npy_writer_t *writer = NULL;
-    char path[PATH_SIZE], part[PATH_SIZE];
+    char path[PATH_SIZE];
+    char part[PATH_SIZE];
 
     round_trip(2, 7, 3, 2, 1);
-    in_directory("trip.npy", path);
-    in_directory("trip.npy.part", part);
-    EXPECT(bsattn_npy_writer_create(&world, path, "<f4", 1, shape, &view, &writer) == BSATTN_OK);
-    EXPECT(exists(part));
-    MPI_Barrier(world);
+    (void)in_directory("trip.npy", path);
+    (void)in_directory("trip.npy.part", part);
+    HOLDS(bsattn_npy_writer_create(&job, path, "<f4", 1, shape, &view, &writer) == BSATTN_OK);
+    HOLDS(exists(part));
+    (void)MPI_Barrier(world);
     bsattn_npy_writer_abort(writer);
-    MPI_Barrier(world);
-    EXPECT(!exists(part));
+    (void)MPI_Barrier(world);
+    HOLDS(!exists(part));
     check_whole(path, &(bsattn_npy_view_t){2, 7, 12});
     bsattn_npy_writer_abort(NULL);
-    MPI_Barrier(world);
+    (void)MPI_Barrier(world);
 }
 
 static void reader_failures(void)
 {
-    const bsattn_npy_view_t view = {2, 7, 12};
-    const bsattn_token_run_t run = {0, 7};
+    bsattn_npy_view_t view = {2, 7, 12};
+    bsattn_token_run_t run = {0, 7};
     char path[PATH_SIZE];
     uint32_t rows[42];
-    bsattn_npy_t npy, other;
+    bsattn_npy_t npy;
+    bsattn_npy_t other;
 
     round_trip(2, 7, 3, 2, 1);
-    in_directory("trip.npy", path);
-    EXPECT(bsattn_npy_mpi_read_header(&world, path, &npy) == BSATTN_OK);
-    MPI_Barrier(world);
-    if (world_rank == 0) {
-        EXPECT(truncate(path, npy.data_offset + 100) == 0);
+    (void)in_directory("trip.npy", path);
+    HOLDS(bsattn_npy_mpi_read_header(&job, path, &npy) == BSATTN_OK);
+    (void)MPI_Barrier(world);
+    if (job.rank == 0) {
+        HOLDS(truncate(path, npy.data_offset + 100) == 0);
     }
-    MPI_Barrier(world);
-    expect_failure(bsattn_npy_mpi_read_rows(&world, path, &npy, &view, &run, 1, rows),
+    (void)MPI_Barrier(world);
+    expect_failure(bsattn_npy_mpi_read_rows(&job, path, &npy, &view, &run, 1, rows),
                    BSATTN_ERR_FILE, "bytes expected by its header, ");
-    expect_failure(bsattn_npy_mpi_read_header(&world, path, &other), BSATTN_ERR_FILE, "trip.npy");
-    MPI_Barrier(world);
-    if (world_rank == 0) {
-        unlink(path);
+    expect_failure(bsattn_npy_mpi_read_header(&job, path, &other), BSATTN_ERR_FILE, "trip.npy");
+    (void)MPI_Barrier(world);
+    if (job.rank == 0) {
+        (void)unlink(path);
     }
-    MPI_Barrier(world);
-    expect_failure(bsattn_npy_mpi_read_rows(&world, path, &npy, &view, &run, 1, rows),
+    (void)MPI_Barrier(world);
+    expect_failure(bsattn_npy_mpi_read_rows(&job, path, &npy, &view, &run, 1, rows),
                    BSATTN_ERR_FILE, "cannot be opened");
-    expect_failure(bsattn_npy_mpi_read_header(&world, path, &other), BSATTN_ERR_FILE,
+    expect_failure(bsattn_npy_mpi_read_header(&job, path, &other), BSATTN_ERR_FILE,
                    "cannot be opened");
 }
 
@@ -325,19 +359,19 @@ static const char *save(const char *name, const char *descr, int dims, const int
                         const void *data, size_t size, char *path)
 {
     unsigned char header[512];
-    const size_t header_size = bsattn_npy_format(descr, dims, shape, header, sizeof(header));
+    size_t header_size = bsattn_npy_format(descr, dims, shape, header, sizeof(header));
 
-    in_directory(name, path);
-    if (world_rank == 0) {
+    (void)in_directory(name, path);
+    if (job.rank == 0) {
         FILE *file = fopen(path, "wb");
 
-        EXPECT(file != NULL && fwrite(header, 1, header_size, file) == header_size &&
-               fwrite(data, 1, size, file) == size);
+        HOLDS((file != NULL) && (fwrite(header, 1, header_size, file) == header_size) &&
+              (fwrite(data, 1, size, file) == size));
         if (file != NULL) {
-            fclose(file);
+            (void)fclose(file);
         }
     }
-    MPI_Barrier(world);
+    (void)MPI_Barrier(world);
     return path;
 }
 
@@ -345,31 +379,33 @@ static const char *save(const char *name, const char *descr, int dims, const int
 static void compare_source(bsattn_source_t *source, const bsattn_problem_t *problem,
                            bsattn_tensor_t tensor, const float *global, int threads)
 {
-    const int heads = tensor == BSATTN_Q ? problem->heads_q : problem->heads_kv;
-    const int64_t width = (int64_t)heads * problem->head_dim;
+    int heads = (tensor == BSATTN_Q) ? problem->heads_q : problem->heads_kv;
+    int64_t width = (int64_t)heads * problem->head_dim;
     bsattn_token_run_t runs[64];
-    int64_t tokens, place = 0;
-    const size_t count = deal(problem->seq_len, 5, world_size, world_rank, runs, &tokens);
-    const int64_t elements = problem->batch * tokens * width;
+    int64_t tokens;
+    int64_t place = 0;
+    size_t count = deal(problem->seq_len, 5, job.size, job.rank, runs, &tokens);
+    int64_t elements = problem->batch * tokens * width;
     char *loaded = must_allocate((size_t)elements * 4);
     float *values = must_allocate((size_t)elements * 4);
-    float row[256], want[256];
+    float row[256];
+    float want[256];
 
-    EXPECT(bsattn_source_load(source, tensor, runs, count, threads, loaded) == BSATTN_OK);
+    HOLDS(bsattn_source_load(source, tensor, runs, count, threads, loaded) == BSATTN_OK);
     bsattn_convert_to_f32(problem->dtype, loaded, elements, values);
-    for (int64_t b = 0; b < problem->batch; b++) {
-        for (size_t r = 0; r < count; r++) {
-            for (int64_t t = runs[r].first; t < runs[r].first + runs[r].count; t++, place++) {
-                for (int h = 0; h < heads; h++) {
+    for (int64_t b = 0; b < problem->batch; ++b) {
+        for (size_t r = 0; r < count; ++r) {
+            for (int64_t t = runs[r].first; t < runs[r].first + runs[r].count; ++t, ++place) {
+                for (int h = 0; h < heads; ++h) {
                     const float *mine = values + (place * heads + h) * problem->head_dim;
-                    const int64_t at = ((b * problem->seq_len + t) * heads + h) * problem->head_dim;
-                    const size_t size = (size_t)problem->head_dim * 4;
+                    int64_t at = ((b * problem->seq_len + t) * heads + h) * problem->head_dim;
+                    size_t size = (size_t)problem->head_dim * 4;
 
                     memcpy(want, global + at, size);
                     bsattn_round_f32(problem->dtype, problem->head_dim, want);
-                    EXPECT(bsattn_source_rows(source, tensor, b, h, t, 1, row) == BSATTN_OK);
-                    EXPECT(memcmp(row, want, size) == 0);
-                    EXPECT(memcmp(mine, want, size) == 0);
+                    HOLDS(bsattn_source_rows(source, tensor, b, h, t, 1, row) == BSATTN_OK);
+                    HOLDS(memcmp(row, want, size) == 0);
+                    HOLDS(memcmp(mine, want, size) == 0);
                 }
             }
         }
@@ -384,22 +420,22 @@ static void synthetic_source(void)
     enum { BATCH = 2, SEQ = 43, HEADS_Q = 6, HEADS_KV = 3, DIM = 24 };
     static float global[BATCH * SEQ * HEADS_Q * DIM];
 
-    for (size_t d = 0; d < 3; d++) {
-        const bsattn_problem_t problem = {.batch = BATCH,
-                                          .seq_len = SEQ,
-                                          .heads_q = HEADS_Q,
-                                          .heads_kv = HEADS_KV,
-                                          .head_dim = DIM,
-                                          .dtype = dtypes[d],
-                                          .block = 16};
+    for (size_t d = 0; d < 3; ++d) {
+        bsattn_problem_t problem = {.batch = BATCH,
+                                    .seq_len = SEQ,
+                                    .heads_q = HEADS_Q,
+                                    .heads_kv = HEADS_KV,
+                                    .head_dim = DIM,
+                                    .dtype = dtypes[d],
+                                    .block = 16};
         bsattn_source_t *source = NULL;
         bsattn_source_info_t info;
 
-        EXPECT(bsattn_source_open_synthetic(&problem, 99, &source) == BSATTN_OK);
+        HOLDS(bsattn_source_open_synthetic(&problem, 99, &source) == BSATTN_OK);
         bsattn_source_info(source, &info);
-        EXPECT(info.synthetic && info.batched && info.seq_len == SEQ && info.dtype == dtypes[d]);
-        for (int t = 0; t < 3; t++) {
-            const int heads = t == 0 ? HEADS_Q : HEADS_KV;
+        HOLDS(info.synthetic && info.batched && (info.seq_len == SEQ) && (info.dtype == dtypes[d]));
+        for (int t = 0; t < 3; ++t) {
+            int heads = (t == 0) ? HEADS_Q : HEADS_KV;
 
             bsattn_philox_normal(99, (uint32_t)t, 0, BATCH * SEQ * heads * DIM, global);
             compare_source(source, &problem, (bsattn_tensor_t)t, global, 1 + (int)d);
@@ -414,30 +450,31 @@ static void file_source(bsattn_dtype_t stored, const char *descr, int dims)
     static const bsattn_dtype_t dtypes[] = {BSATTN_F32, BSATTN_F16, BSATTN_BF16};
     enum { SEQ = 43, HEADS_Q = 4, HEADS_KV = 2, DIM = 24, MOST = 2 * SEQ * HEADS_Q * DIM };
     static const char *const names[3] = {"q.npy", "k.npy", "v.npy"};
-    static float global[3][MOST], data[MOST];
-    const int64_t batch = dims == 4 ? 2 : 1;
-    const size_t item = stored == BSATTN_F32 ? 4 : 2;
+    static float global[3][MOST];
+    static float data[MOST];
+    int64_t batch = (dims == 4) ? 2 : 1;
+    size_t item = (stored == BSATTN_F32) ? 4 : 2;
     char paths[3][PATH_SIZE];
     bsattn_source_t *source = NULL;
     bsattn_source_info_t info;
 
-    for (int t = 0; t < 3; t++) {
-        const int heads = t == 0 ? HEADS_Q : HEADS_KV;
-        const int64_t shape[4] = {batch, SEQ, heads, DIM};
-        const int64_t count = batch * SEQ * heads * DIM;
+    for (int t = 0; t < 3; ++t) {
+        int heads = (t == 0) ? HEADS_Q : HEADS_KV;
+        int64_t shape[4] = {batch, SEQ, heads, DIM};
+        int64_t count = batch * SEQ * heads * DIM;
 
         bsattn_philox_normal(5, 10 + (uint32_t)t, 0, count, global[t]);
         bsattn_convert_from_f32(stored, global[t], count, data);
         bsattn_round_f32(stored, count, global[t]);
-        save(names[t], descr, dims, shape + (dims == 4 ? 0 : 1), data, (size_t)count * item,
-             paths[t]);
+        (void)save(names[t], descr, dims, shape + ((dims == 4) ? 0 : 1), data, (size_t)count * item,
+                   paths[t]);
     }
-    EXPECT(bsattn_source_open_files(&world, paths[0], paths[1], paths[2], &source) == BSATTN_OK);
+    HOLDS(bsattn_source_open_files(&job, paths[0], paths[1], paths[2], &source) == BSATTN_OK);
     bsattn_source_info(source, &info);
-    EXPECT(!info.synthetic && info.batched == (dims == 4) && info.batch == batch);
-    EXPECT(info.seq_len == SEQ && info.heads_q == HEADS_Q && info.heads_kv == HEADS_KV);
-    EXPECT(info.head_dim == DIM && info.dtype == stored);
-    for (size_t d = 0; d < 3; d++) {
+    HOLDS(!info.synthetic && (info.batched == (dims == 4)) && (info.batch == batch));
+    HOLDS((info.seq_len == SEQ) && (info.heads_q == HEADS_Q) && (info.heads_kv == HEADS_KV));
+    HOLDS((info.head_dim == DIM) && (info.dtype == stored));
+    for (size_t d = 0; d < 3; ++d) {
         bsattn_problem_t problem = {.batch = batch,
                                     .seq_len = SEQ,
                                     .heads_q = HEADS_Q,
@@ -446,12 +483,12 @@ static void file_source(bsattn_dtype_t stored, const char *descr, int dims)
                                     .dtype = dtypes[d],
                                     .block = 16};
 
-        EXPECT(bsattn_source_bind(source, &problem) == BSATTN_OK);
-        for (int t = 0; t < 3; t++) {
+        HOLDS(bsattn_source_bind(source, &problem) == BSATTN_OK);
+        for (int t = 0; t < 3; ++t) {
             compare_source(source, &problem, (bsattn_tensor_t)t, global[t], 2);
         }
-        problem.seq_len++;
-        EXPECT(bsattn_source_bind(source, &problem) == BSATTN_ERR_INPUT);
+        ++problem.seq_len;
+        HOLDS(bsattn_source_bind(source, &problem) == BSATTN_ERR_INPUT);
     }
     bsattn_source_close(source);
 }
@@ -462,35 +499,36 @@ static void source_failures(void)
     static const int64_t good[4] = {2, 9, 4, 16};
     static const int64_t others[][4] = {
         {1, 9, 4, 16}, {2, 8, 4, 16}, {2, 9, 3, 16}, {2, 9, 4, 8}, {0, 9, 4, 16}};
-    char q[PATH_SIZE], k[PATH_SIZE];
+    char q[PATH_SIZE];
+    char k[PATH_SIZE];
     bsattn_source_t *source = NULL;
 
-    save("q.npy", "<f4", 4, good, data, sizeof(data), q);
-    for (size_t i = 0; i < sizeof(others) / sizeof(*others); i++) {
-        save("k.npy", "<f4", 4, others[i], data, sizeof(data), k);
-        expect_failure(bsattn_source_open_files(&world, q, k, q, &source), BSATTN_ERR_INPUT,
+    (void)save("q.npy", "<f4", 4, good, data, sizeof(data), q);
+    for (size_t i = 0; i < sizeof(others) / sizeof(*others); ++i) {
+        (void)save("k.npy", "<f4", 4, others[i], data, sizeof(data), k);
+        expect_failure(bsattn_source_open_files(&job, q, k, q, &source), BSATTN_ERR_INPUT,
                        "k.npy: shape (");
         if (i == 2) {
             continue;
         }
-        expect_failure(bsattn_source_open_files(&world, q, q, k, &source), BSATTN_ERR_INPUT,
+        expect_failure(bsattn_source_open_files(&job, q, q, k, &source), BSATTN_ERR_INPUT,
                        "k.npy: shape (");
     }
-    save("k.npy", "<f4", 3, good + 1, data, sizeof(data), k);
-    expect_failure(bsattn_source_open_files(&world, q, k, k, &source), BSATTN_ERR_INPUT,
+    (void)save("k.npy", "<f4", 3, good + 1, data, sizeof(data), k);
+    expect_failure(bsattn_source_open_files(&job, q, k, k, &source), BSATTN_ERR_INPUT,
                    "(2, 9, 4, 16)");
-    save("k.npy", "<f4", 2, good + 2, data, sizeof(data), k);
-    expect_failure(bsattn_source_open_files(&world, q, k, k, &source), BSATTN_ERR_INPUT, "(4, 16)");
-    save("k.npy", "<f8", 4, good, data, sizeof(data) / 2, k);
-    expect_failure(bsattn_source_open_files(&world, q, k, k, &source), BSATTN_ERR_FILE, "k.npy: ");
-    save("k.npy", "<i4", 4, good, data, sizeof(data), k);
-    expect_failure(bsattn_source_open_files(&world, q, k, k, &source), BSATTN_ERR_INPUT, "'<i4'");
-    expect_failure(bsattn_source_open_files(&world, q, k, NULL, &source), BSATTN_ERR_INPUT,
+    (void)save("k.npy", "<f4", 2, good + 2, data, sizeof(data), k);
+    expect_failure(bsattn_source_open_files(&job, q, k, k, &source), BSATTN_ERR_INPUT, "(4, 16)");
+    (void)save("k.npy", "<f8", 4, good, data, sizeof(data) / 2, k);
+    expect_failure(bsattn_source_open_files(&job, q, k, k, &source), BSATTN_ERR_FILE, "k.npy: ");
+    (void)save("k.npy", "<i4", 4, good, data, sizeof(data), k);
+    expect_failure(bsattn_source_open_files(&job, q, k, k, &source), BSATTN_ERR_INPUT, "'<i4'");
+    expect_failure(bsattn_source_open_files(&job, q, k, NULL, &source), BSATTN_ERR_INPUT,
                    "no file for v");
-    in_directory("nothing.npy", k);
-    expect_failure(bsattn_source_open_files(&world, q, k, q, &source), BSATTN_ERR_FILE,
+    (void)in_directory("nothing.npy", k);
+    expect_failure(bsattn_source_open_files(&job, q, k, q, &source), BSATTN_ERR_FILE,
                    "nothing.npy: cannot be opened");
-    EXPECT(source == NULL);
+    HOLDS(source == NULL);
 }
 
 static void clean_up(void)
@@ -498,40 +536,39 @@ static void clean_up(void)
     static const char *const names[] = {"trip.npy", "q.npy", "k.npy", "v.npy"};
     char path[PATH_SIZE];
 
-    MPI_Barrier(world);
-    for (size_t i = 0; world_rank == 0 && i < sizeof(names) / sizeof(*names); i++) {
-        unlink(in_directory(names[i], path));
+    (void)MPI_Barrier(world);
+    for (size_t i = 0; (job.rank == 0) && (i < sizeof(names) / sizeof(*names)); ++i) {
+        (void)unlink(in_directory(names[i], path));
     }
     /* Fails if a test left anything else. */
-    if (world_rank == 0) {
-        EXPECT(rmdir(directory) == 0);
+    if (job.rank == 0) {
+        HOLDS(rmdir(directory) == 0);
     }
 }
 
 int main(void)
 {
-    bsattn_job_t job;
-    int all;
+    int code;
 
     if (bsattn_job_start(&job) != BSATTN_OK) {
         return 1;
     }
     world = *(const MPI_Comm *)job.comm;
-    world_rank = job.rank;
-    world_size = job.size;
-    bsattn_text_copy(directory, sizeof(directory), "/tmp/test_npy_mpi_XXXXXX");
-    if (world_rank == 0 && mkdtemp(directory) == NULL) {
-        MPI_Abort(world, 1);
+    expect_ranks();
+    (void)bsattn_text_copy(directory, sizeof(directory), "/tmp/test_npy_mpi_XXXXXX");
+    if ((job.rank == 0) && (mkdtemp(directory) == NULL)) {
+        (void)MPI_Abort(world, 1);
     }
-    MPI_Bcast(directory, sizeof(directory), MPI_CHAR, 0, world);
+    (void)MPI_Bcast(directory, sizeof(directory), MPI_CHAR, 0, world);
 
-    for (int local = 1; local <= 3; local++) {
+    for (int local = 1; local <= 3; ++local) {
         round_trip(1, 1, 1, 1, local);
         round_trip(1, 1000, 16, 64, local);
         round_trip(3, 517, 12, 16, local);
         round_trip(24, 301, 1, 16, local);
         round_trip(2, 40000, 128, 64, local);
     }
+    alone();
     abort_keeps_the_old();
     reader_failures();
     writer_failures();
@@ -544,10 +581,7 @@ int main(void)
     source_failures();
     clean_up();
 
-    MPI_Allreduce(&failures, &all, 1, MPI_INT, MPI_SUM, world);
-    if (world_rank == 0) {
-        printf("%d ranks: %s\n", world_size, all == 0 ? "passed" : "FAILED");
-    }
+    code = vote("test_npy_mpi");
     bsattn_job_finish(&job);
-    return all == 0 ? 0 : 1;
+    return code;
 }

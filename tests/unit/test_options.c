@@ -481,6 +481,40 @@ static void test_show_config_round_trip(void **state)
     bsattn_options_free(&second.options);
 }
 
+/* However long a value is, its last character counts where ranks are compared. */
+static void test_lines_of_long_values(void **state)
+{
+    enum { LENGTH = 200000 };
+    char *value = malloc(LENGTH + 1);
+    fixture_t fixture;
+    char *lines_first;
+    char *lines_second;
+
+    (void)state;
+    assert_non_null(value);
+    memset(value, 'x', LENGTH);
+    value[LENGTH] = '\0';
+    read_line(&fixture, "run", no_environment);
+    assert_int_equal(fixture.status, BSATTN_OK);
+    assert_int_equal(bsattn_options_set(&fixture.options, BSATTN_OPTION_PATTERN, value,
+                                        BSATTN_ORIGIN_COMMAND_LINE, "--pattern"),
+                     BSATTN_OK);
+    assert_int_equal(bsattn_options_lines(&fixture.options, &lines_first), BSATTN_OK);
+    value[LENGTH - 1] = 'y';
+    assert_int_equal(bsattn_options_set(&fixture.options, BSATTN_OPTION_PATTERN, value,
+                                        BSATTN_ORIGIN_COMMAND_LINE, "--pattern"),
+                     BSATTN_OK);
+    assert_int_equal(bsattn_options_lines(&fixture.options, &lines_second), BSATTN_OK);
+    assert_true(strlen(lines_first) > LENGTH);
+    assert_int_equal(strlen(lines_first), strlen(lines_second));
+    assert_string_not_equal(lines_first, lines_second);
+    assert_non_null(strstr(lines_second, "xy\n"));
+    free(value);
+    free(lines_first);
+    free(lines_second);
+    bsattn_options_free(&fixture.options);
+}
+
 static char *help_to_text(const char *topic)
 {
     char *text = NULL;
@@ -614,6 +648,7 @@ int main(void)
         cmocka_unit_test(test_presets),
         cmocka_unit_test(test_preset_precedence),
         cmocka_unit_test(test_show_config_round_trip),
+        cmocka_unit_test(test_lines_of_long_values),
         cmocka_unit_test(test_help),
         cmocka_unit_test(test_launch),
         cmocka_unit_test(test_random_problems),

@@ -120,13 +120,35 @@ static void test_host_cgroup(void **state)
 
 static void test_host_limit(void **state)
 {
+    const char *none = "inactive_file ";
+
     (void)state;
-    assert_int_equal(bsattn_host_parse_limit("1000\n", "400\n"), 600);
-    assert_int_equal(bsattn_host_parse_limit("1000\n", "4000\n"), 0);
-    assert_int_equal(bsattn_host_parse_limit("1000\n", NULL), 1000);
-    assert_true(bsattn_host_parse_limit("max\n", "400\n") == INT64_MAX);
-    assert_true(bsattn_host_parse_limit(NULL, "400\n") == INT64_MAX);
-    assert_true(bsattn_host_parse_limit("9223372036854771712\n", "400\n") == INT64_MAX);
+    assert_int_equal(bsattn_host_parse_limit("1000\n", "400\n", NULL, none), 600);
+    assert_int_equal(bsattn_host_parse_limit("1000\n", "4000\n", NULL, none), 0);
+    assert_int_equal(bsattn_host_parse_limit("1000\n", NULL, NULL, none), 1000);
+    assert_true(bsattn_host_parse_limit("max\n", "400\n", NULL, none) == INT64_MAX);
+    assert_true(bsattn_host_parse_limit(NULL, "400\n", NULL, none) == INT64_MAX);
+    assert_true(bsattn_host_parse_limit("9223372036854771712\n", "400\n", NULL, none) == INT64_MAX);
+}
+
+static void test_host_limit_without_cache(void **state)
+{
+    const char *v2 = "anon 100\nfile 250\nkernel 50\ninactive_anon 10\nactive_file 50\n"
+                     "inactive_file 200\nslab 7\n";
+    const char *v1 = "cache 250\ninactive_file 1\ntotal_inactive_anon 3\n"
+                     "total_inactive_file 150\ntotal_active_file 5\n";
+
+    (void)state;
+    assert_int_equal(bsattn_host_parse_limit("1000\n", "400\n", v2, "inactive_file "), 800);
+    assert_int_equal(bsattn_host_parse_limit("1000\n", "400\n", v1, "total_inactive_file "), 750);
+    /* more than is used: the files are not read at one moment */
+    assert_int_equal(bsattn_host_parse_limit("1000\n", "150\n", v2, "inactive_file "), 1000);
+    assert_int_equal(bsattn_host_parse_limit("1000\n", "4000\n", v2, "inactive_file "), 0);
+    assert_int_equal(bsattn_host_parse_limit("1000\n", NULL, v2, "inactive_file "), 1000);
+    assert_int_equal(bsattn_host_parse_limit("1000\n", "400\n", "", "inactive_file "), 600);
+    assert_int_equal(
+        bsattn_host_parse_limit("1000\n", "400\n", "inactive_file x\n", "inactive_file "), 600);
+    assert_true(bsattn_host_parse_limit("max\n", "400\n", v2, "inactive_file ") == INT64_MAX);
 }
 
 static void test_host_here(void **state)
@@ -152,7 +174,8 @@ int main(void)
         cmocka_unit_test(test_stats_empty),    cmocka_unit_test(test_stats_nan_left_out),
         cmocka_unit_test(test_stats_p95),      cmocka_unit_test(test_clock),
         cmocka_unit_test(test_host_kib),       cmocka_unit_test(test_host_cgroup),
-        cmocka_unit_test(test_host_limit),     cmocka_unit_test(test_host_here),
+        cmocka_unit_test(test_host_limit),     cmocka_unit_test(test_host_limit_without_cache),
+        cmocka_unit_test(test_host_here),
     };
 
     return cmocka_run_group_tests_name("stats", tests, NULL, NULL);
