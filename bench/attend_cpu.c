@@ -3,7 +3,7 @@
  * @file attend_cpu.c
  * How fast is the CPU attention kernel beside the machine's sgemm, and what does sparsity cost?
  *
- *     attend_cpu [--threads T] [--repeats R]
+ *     attend_cpu [--threads T] [--repeats R] [--dtype f32|f16|bf16]
  *
  * Every case is timed in turns with its base, so that other load hits both: dense cases with a
  * large OpenBLAS sgemm on as many threads, the others with the dense case of the same type, head
@@ -28,6 +28,8 @@ typedef enum base { BASE_SGEMM, BASE_DENSE } base_t;
 
 enum { LIST_DENSE = 0, LIST_CAUSAL = -1 };
 
+static const char *const dtype_names[] = {"f32", "f16", "bf16"};
+
 typedef struct bench_case {
     const char *name;
     base_t base;
@@ -47,6 +49,8 @@ static const bench_case_t bench_cases[] = {
     {"dense", BASE_SGEMM, BSATTN_F32, 64, 16, LIST_DENSE, 0},
     {"dense", BASE_SGEMM, BSATTN_BF16, 64, 64, LIST_DENSE, 0},
     {"dense", BASE_SGEMM, BSATTN_BF16, 128, 64, LIST_DENSE, 0},
+    {"dense", BASE_SGEMM, BSATTN_BF16, 64, 128, LIST_DENSE, 0},
+    {"dense", BASE_SGEMM, BSATTN_BF16, 64, 16, LIST_DENSE, 0},
     {"dense", BASE_SGEMM, BSATTN_F16, 64, 64, LIST_DENSE, 0},
     {"dense", BASE_SGEMM, BSATTN_F16, 128, 64, LIST_DENSE, 0},
     {"causal", BASE_DENSE, BSATTN_F32, 64, 64, LIST_CAUSAL, 0},
@@ -61,7 +65,14 @@ static const bench_case_t bench_cases[] = {
     {"sparse", BASE_DENSE, BSATTN_F32, 128, 128, 4, 0},
     {"sparse", BASE_DENSE, BSATTN_F32, 128, 128, 8, 0.85},
     {"sparse", BASE_DENSE, BSATTN_F32, 64, 16, 16, 0},
-    {"sparse", BASE_DENSE, BSATTN_BF16, 64, 64, 8, 0},
+    {"causal", BASE_DENSE, BSATTN_BF16, 64, 64, LIST_CAUSAL, 0},
+    {"sparse", BASE_DENSE, BSATTN_BF16, 64, 64, 4, 0},
+    {"sparse", BASE_DENSE, BSATTN_BF16, 64, 64, 8, 0.85},
+    {"sparse", BASE_DENSE, BSATTN_BF16, 64, 64, 16, 0.85},
+    {"sparse", BASE_DENSE, BSATTN_BF16, 128, 64, 8, 0.85},
+    {"sparse", BASE_DENSE, BSATTN_BF16, 128, 64, 16, 0.85},
+    {"sparse", BASE_DENSE, BSATTN_BF16, 64, 128, 8, 0.85},
+    {"sparse", BASE_DENSE, BSATTN_BF16, 64, 16, 16, 0},
 };
 
 static double now_s(void)
@@ -410,7 +421,6 @@ static double median(double *values, int count)
  */
 static int case_run(const bench_case_t *spec, const sgemm_t *sgemm, int threads, int repeats)
 {
-    static const char *const dtype_names[] = {"f32", "f16", "bf16"};
     static const char *const base_names[] = {"sgemm", "dense"};
     double rates[REPEATS_MAX];
     double bases[REPEATS_MAX];
@@ -463,10 +473,22 @@ static int option_number(const char *text, int max)
     return (int)value;
 }
 
+static int option_dtype(const char *text)
+{
+    for (int dtype = BSATTN_F32; dtype <= BSATTN_BF16; dtype++) {
+        if (strcmp(text, dtype_names[dtype]) == 0) {
+            return dtype;
+        }
+    }
+    (void)fprintf(stderr, "attend_cpu: \"%s\" is not f32, f16 or bf16\n", text);
+    exit(2);
+}
+
 int main(int argc, char **argv)
 {
     int threads = 1;
     int repeats = 9;
+    int only_dtype = -1;
     int right = 1;
     sgemm_t sgemm;
 
@@ -475,8 +497,11 @@ int main(int argc, char **argv)
             threads = option_number(argv[i + 1], 1024);
         } else if (strcmp(argv[i], "--repeats") == 0 && i + 1 < argc) {
             repeats = option_number(argv[i + 1], REPEATS_MAX);
+        } else if (strcmp(argv[i], "--dtype") == 0 && i + 1 < argc) {
+            only_dtype = option_dtype(argv[i + 1]);
         } else {
-            (void)fprintf(stderr, "usage: attend_cpu [--threads T] [--repeats R]\n");
+            (void)fprintf(stderr,
+                          "usage: attend_cpu [--threads T] [--repeats R] [--dtype f32|f16|bf16]\n");
             return 2;
         }
     }
@@ -489,7 +514,9 @@ int main(int argc, char **argv)
     printf("# case  isa      threads dtype head_dim block  list      rate base  base_rate  ratio"
            "   bar met  check\n");
     for (size_t i = 0; i < sizeof(bench_cases) / sizeof(bench_cases[0]); i++) {
-        right &= case_run(&bench_cases[i], &sgemm, threads, repeats);
+        if (only_dtype < 0 || only_dtype == (int)bench_cases[i].dtype) {
+            right &= case_run(&bench_cases[i], &sgemm, threads, repeats);
+        }
     }
     free(sgemm.a);
     free(sgemm.b);

@@ -106,8 +106,9 @@ size_t bsattn_attend_cpu_scratch_bytes(int head_dim, int block);
  *  list separately and are clipped to it. */
 void bsattn_attend_cpu(const bsattn_attend_params_t *params, int64_t item_begin, int64_t item_end);
 
-/** @return the instruction set bsattn_attend_cpu() uses here: "generic", "avx2" or "avx512". Chosen
- *  once from the processor, or from the environment variable BSATTN_ISA if the processor has it. */
+/** @return the instruction set bsattn_attend_cpu() uses here: "generic", "avx2", "avx512" or
+ *  "amx" (bf16; other types as avx512). Chosen once from the processor, or from the environment
+ *  variable BSATTN_ISA if the processor has it. */
 const char *bsattn_attend_cpu_isa(void);
 
 #ifdef __cplusplus

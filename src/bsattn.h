@@ -270,7 +270,7 @@ typedef struct bsattn_context_info {
     const char *transport;        /**< as decided */
     const char *transport_reason; /**< why */
     const char *backend;          /**< as decided */
-    const char *backend_variant;  /**< instruction set chosen: "generic", "avx2", "avx512" */
+    const char *backend_variant;  /**< instruction set chosen: "generic", "avx2", "avx512", "amx" */
 } bsattn_context_info_t;
 
 /** What was decided. The strings live as long as the context. */

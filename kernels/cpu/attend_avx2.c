@@ -25,6 +25,6 @@ static inline int vec_any_greater(vec_t a, vec_t b)
     return _mm256_movemask_ps(_mm256_cmp_ps((__m256)a, (__m256)b, _CMP_GT_OQ)) != 0;
 }
 
-#include "kernels/cpu/attend_tile.h"
+#include "kernels/cpu/attend_float.h"
 
 #endif

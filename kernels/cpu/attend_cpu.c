@@ -6,12 +6,17 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
+#if defined(__x86_64__) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 #include "kernels/attend.h"
 #include "kernels/cpu/attend_variants.h"
 
 static const bsattn_attend_variant_t *const variants[] = {
 #if defined(__x86_64__)
+    &bsattn_attend_amx,
     &bsattn_attend_avx512,
     &bsattn_attend_avx2,
 #endif
@@ -32,16 +37,37 @@ static int cpu_has_f16c(void)
 
     return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C) != 0;
 }
+
+/* Linux gives a process the tiles' registers only if it asks. Asking twice does no harm. */
+static int cpu_has_amx(void)
+{
+#if defined(__linux__)
+    enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18, TILE = 1 << 24, BF16 = 1 << 22 };
+    unsigned eax;
+    unsigned ebx;
+    unsigned ecx;
+    unsigned edx;
+
+    return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && (edx & TILE) != 0 &&
+           (edx & BF16) != 0 && syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+#else
+    return 0;
+#endif
+}
 #endif
 
 static int cpu_has(const bsattn_attend_variant_t *variant)
 {
 #if defined(__x86_64__)
     int avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && cpu_has_f16c();
+    int avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                 __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
 
+    if (variant == &bsattn_attend_amx) {
+        return avx512 && __builtin_cpu_supports("avx512bf16") && cpu_has_amx();
+    }
     if (variant == &bsattn_attend_avx512) {
-        return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-               __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+        return avx512;
     }
     if (variant == &bsattn_attend_avx2) {
         return avx2;
@@ -108,8 +134,8 @@ size_t bsattn_attend_cpu_scratch_bytes(int head_dim, int block)
 {
     size_t queries = (size_t)head_dim * (size_t)block;
     size_t state = (size_t)(head_dim + 2) * (size_t)block;
-    size_t scores = (size_t)BSATTN_TILE_KEYS * BSATTN_TILE_STRIP_MAX;
-    size_t keys_values = 2 * (size_t)BSATTN_TILE_KEYS * (size_t)head_dim;
+    size_t scores = (size_t)BSATTN_TILE_KEYS_MAX * BSATTN_TILE_STRIP_MAX;
+    size_t keys_values = 2 * (size_t)BSATTN_TILE_KEYS_MAX * (size_t)head_dim;
     size_t lines = 4 * (size_t)head_dim;
 
     return (queries + state + scores + keys_values + lines) * sizeof(float);

@@ -21,4 +21,4 @@ static inline int vec_any_greater(vec_t a, vec_t b)
     return (greater[0] | greater[1] | greater[2] | greater[3]) != 0;
 }
 
-#include "kernels/cpu/attend_tile.h"
+#include "kernels/cpu/attend_float.h"

@@ -7,7 +7,7 @@
 #include "kernels/attend.h"
 
 enum {
-    BSATTN_TILE_KEYS = 64,      /**< most keys that are scored before their values are added */
+    BSATTN_TILE_KEYS_MAX = 128, /**< most keys that are scored before their values are added */
     BSATTN_TILE_STRIP_MAX = 32, /**< most queries side by side in vector lanes */
 };
 
@@ -21,7 +21,7 @@ typedef struct bsattn_attend_task {
 } bsattn_attend_task_t;
 
 typedef struct bsattn_attend_variant {
-    const char *name; /**< "generic", "avx2" or "avx512" */
+    const char *name; /**< "generic", "avx2", "avx512" or "amx" */
 
     /** Do one item. @param scratch bsattn_attend_cpu_scratch_bytes() bytes, 64-byte aligned */
     void (*attend)(const bsattn_attend_task_t *task, void *scratch);
@@ -44,6 +44,7 @@ extern const bsattn_attend_variant_t bsattn_attend_generic;
 #if defined(__x86_64__)
 extern const bsattn_attend_variant_t bsattn_attend_avx2;
 extern const bsattn_attend_variant_t bsattn_attend_avx512;
+extern const bsattn_attend_variant_t bsattn_attend_amx;
 #endif
 
 #endif

@@ -101,10 +101,11 @@ static bsattn_status_t check_isa(void)
     const char *wanted = getenv("BSATTN_ISA");
 
     if ((wanted != NULL) && (strcmp(wanted, bsattn_attend_cpu_isa()) != 0)) {
-        return bsattn_fail(BSATTN_ERR_INPUT,
-                           "BSATTN_ISA '%s': must be generic, avx2 or avx512 and be supported by "
-                           "this processor, which would take %s",
-                           wanted, bsattn_attend_cpu_isa());
+        return bsattn_fail(
+            BSATTN_ERR_INPUT,
+            "BSATTN_ISA '%s': must be generic, avx2, avx512 or amx and be supported by "
+            "this processor, which would take %s",
+            wanted, bsattn_attend_cpu_isa());
     }
     return BSATTN_OK;
 }

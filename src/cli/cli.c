@@ -3,6 +3,7 @@
 
 #include "cli/help.h"
 #include "cli/launch.h"
+#include "cli/paths.h"
 #include "cli/verbs.h"
 
 #include <errno.h>
@@ -38,6 +39,11 @@ static void print_asked(const bsattn_cli_t *cli)
 
 static bsattn_status_t do_verb(const bsattn_cli_t *cli)
 {
+    if (asks_for_help(cli->options)) {
+        print_asked(cli);
+        return BSATTN_OK;
+    }
+    BSATTN_TRY(bsattn_paths_check(cli->options));
     switch (cli->options->verb) {
     case BSATTN_VERB_RUN:
         return bsattn_verb_run(cli);
@@ -75,8 +81,12 @@ static bsattn_status_t compare_options(const bsattn_cli_t *cli)
  * was asked for. */
 static bsattn_status_t check_launch(const bsattn_cli_t *cli)
 {
+    bool computes = bsattn_verb_uses_mpi(cli->options->verb) && !asks_for_help(cli->options);
     const char *transport = bsattn_options_text(cli->options, BSATTN_OPTION_TRANSPORT);
 
+    if (!computes) {
+        return BSATTN_OK;
+    }
     if (strcmp(transport, "loop") != 0) {
         return bsattn_launch_check(getenv, cli->job.size);
     }
@@ -121,13 +131,13 @@ int bsattn_cli_main(int argc, char **argv)
         .options = &options,
         .speaks = (bsattn_launch_rank(getenv) <= 0),
     };
-    /* A misspelt option of a lone process is answered without waiting for MPI to start. */
-    bool needs_job = bsattn_verb_uses_mpi(options.verb) &&
-                     ((status == BSATTN_OK) || (bsattn_launch_size(getenv) > 1));
+    /* One of several processes meets the others whatever it was asked: they may have been asked
+     * something else. A lone one starts MPI only if it must. */
+    bool needs_job =
+        (bsattn_launch_size(getenv) > 1) ||
+        ((status == BSATTN_OK) && bsattn_verb_uses_mpi(options.verb) && !asks_for_help(&options));
 
-    if ((status == BSATTN_OK) && asks_for_help(&options)) {
-        print_asked(&cli);
-    } else if (needs_job) {
+    if (needs_job) {
         status = do_job(&cli, status);
     } else if (status == BSATTN_OK) {
         status = do_verb(&cli);

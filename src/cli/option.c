@@ -201,7 +201,7 @@ static bool read_kind(const bsattn_option_spec_t *spec, const char *text,
         return bsattn_text_size(text, &reading->integer) && (reading->integer >= spec->min) &&
                (reading->integer <= spec->max);
     case BSATTN_KIND_REAL:
-        return bsattn_text_double(text, &reading->number) && (reading->number >= 0.0);
+        return bsattn_text_double(text, &reading->number) && (reading->number >= (double)spec->min);
     case BSATTN_KIND_CHOICE:
         return read_choice(spec, text, &reading->integer);
     case BSATTN_KIND_TEXT:
@@ -269,7 +269,7 @@ const char *bsattn_option_accepted(bsattn_option_t option, char *out, size_t siz
         bsattn_strbuf_add(&buf, "a whole number");
         break;
     case BSATTN_KIND_REAL:
-        bsattn_strbuf_add(&buf, "a number, not negative");
+        bsattn_strbuf_add(&buf, (spec->min == 0) ? "a number, not negative" : "a number");
         break;
     case BSATTN_KIND_CHOICE:
     case BSATTN_KIND_FLAG:
@@ -288,7 +288,7 @@ const char *bsattn_option_accepted(bsattn_option_t option, char *out, size_t siz
         bsattn_preset_list(out, size);
         return out;
     }
-    if (spec->max >= INT32_MAX) {
+    if (spec->max == INT64_MAX) {
         bsattn_strbuf_add(&buf, ", %lld or more", (long long)spec->min);
     } else if (spec->max > 0) {
         bsattn_strbuf_add(&buf, " from %lld to %lld", (long long)spec->min, (long long)spec->max);

@@ -372,7 +372,8 @@ void bsattn_options_print(const bsattn_options_t *options, FILE *file)
 /* Room that the lines take at most. */
 static size_t lines_size(const bsattn_options_t *options)
 {
-    size_t size = sizeof("verb = \n") + strlen(bsattn_verb_name(options->verb));
+    size_t size = sizeof("verb = \nhelp = 0\nversion = 0\nshow-config = 0\n") +
+                  strlen(bsattn_verb_name(options->verb));
 
     for (int i = 0; i < BSATTN_OPTION_COUNT; ++i) {
         size += sizeof(" = \n") + strlen(bsattn_option_spec((bsattn_option_t)i)->name) +
@@ -391,7 +392,11 @@ bsattn_status_t bsattn_options_lines(const bsattn_options_t *options, char **tex
         return bsattn_fail(BSATTN_ERR_MEMORY, "no memory for the options");
     }
     bsattn_strbuf_init(&buf, text, size);
-    bsattn_strbuf_add(&buf, "verb = %s\n", bsattn_verb_name(options->verb));
+    bsattn_strbuf_add(&buf, "verb = %s\nhelp = %d\nversion = %d\nshow-config = %d\n",
+                      bsattn_verb_name(options->verb),
+                      bsattn_options_flag(options, BSATTN_OPTION_HELP),
+                      bsattn_options_flag(options, BSATTN_OPTION_VERSION),
+                      bsattn_options_flag(options, BSATTN_OPTION_SHOW_CONFIG));
     for (int i = 0; i < BSATTN_OPTION_COUNT; ++i) {
         if (is_taken(options, i)) {
             bsattn_strbuf_add(&buf, "%s = %s\n", bsattn_option_spec((bsattn_option_t)i)->name,

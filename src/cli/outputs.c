@@ -43,10 +43,6 @@ bsattn_status_t bsattn_outputs_open(const bsattn_outputs_params_t *params,
                                     bsattn_outputs_t *outputs)
 {
     *outputs = (bsattn_outputs_t){0};
-    if ((params->out_path != NULL) && (params->lse_path != NULL) &&
-        (strcmp(params->out_path, params->lse_path) == 0)) {
-        return bsattn_fail(BSATTN_ERR_INPUT, "out and lse both want the file %s", params->out_path);
-    }
     if (params->out_path != NULL) {
         BSATTN_TRY(open_out(params, &outputs->out));
     }

@@ -19,9 +19,6 @@ bsattn_status_t bsattn_reports_open(const bsattn_cli_t *cli, bsattn_reports_t *r
     const char *csv = bsattn_options_text(cli->options, BSATTN_OPTION_CSV);
 
     *reports = (bsattn_reports_t){0};
-    if ((json != NULL) && (csv != NULL) && (strcmp(json, csv) == 0)) {
-        return bsattn_fail(BSATTN_ERR_INPUT, "json and csv both want the file %s", json);
-    }
     if (!cli->speaks) {
         return BSATTN_OK;
     }

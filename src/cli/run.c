@@ -9,6 +9,7 @@
 #include "report/table.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
 
 enum { DEFAULT_ITERATIONS = 10 };
@@ -173,6 +174,11 @@ static bsattn_status_t digest(run_t *run)
     BSATTN_TRY(bsattn_digest_take(&run->trial, &digest_of_o));
     run->record.out_sum = digest_of_o.sum;
     run->record.out_abs_sum = digest_of_o.abs_sum;
+    /* The check samples rows; this saw every element. */
+    if ((run->record.check.rows >= 0) && !isfinite(digest_of_o.abs_sum)) {
+        run->record.check.passed = 0;
+        run->record.status = "failed";
+    }
     bsattn_strbuf_init(&buf, run->record.out_hash, sizeof(run->record.out_hash));
     bsattn_strbuf_add(&buf, "%016" PRIx64, digest_of_o.hash);
     return BSATTN_OK;
@@ -197,6 +203,9 @@ static bsattn_status_t judge(run_t *run)
 
     if ((result->rows < 0) || result->passed) {
         return BSATTN_OK;
+    }
+    if (!isfinite(run->record.out_abs_sum)) {
+        return bsattn_fail(BSATTN_ERR_RESULT, "O holds values that are not finite");
     }
     return bsattn_fail(BSATTN_ERR_RESULT,
                        "the result is outside its tolerance for %s: over %" PRId64

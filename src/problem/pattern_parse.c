@@ -398,7 +398,7 @@ static bsattn_status_t fail_unknown(const parser_t *parser, size_t at, const cha
     bsattn_strbuf_init(&buf, text, sizeof(text));
     bsattn_strbuf_add(&buf, "unknown %s '%s'", kind, name);
     if (nearest != NULL) {
-        bsattn_strbuf_add(&buf, ", did you mean '%s'?", nearest);
+        bsattn_strbuf_add(&buf, " (did you mean '%s'?)", nearest);
     }
     bsattn_strbuf_add(&buf, (count == 0) ? "; it takes none" : "; known:");
     for (size_t i = 0; i < count; ++i) {

@@ -134,7 +134,7 @@ static bsattn_status_t take_seats(bsattn_context_t *context, int threads)
         status = bsattn_fail(BSATTN_ERR_MEMORY, "no memory for %zu ranks", ranks);
     }
     status = bsattn_context_agree(context, status);
-    if (status != BSATTN_OK) {
+    if ((status != BSATTN_OK) || (seats == NULL) || (context->host_of_rank == NULL)) {
         free(seats);
         return status;
     }
