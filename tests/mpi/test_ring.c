@@ -222,7 +222,7 @@ static bsattn_tensors_t *outputs_of(bsattn_context_t *context, bsattn_plan_t *pl
 static void check_properties(bsattn_context_t *context, float changed_scale)
 {
     test_case_t test = {
-        "local(window=64)+strided(stride=4)", 1, 640, 2, 1, 64, 16, 1, BSATTN_F32, "cyclic"};
+        "local(window=256)+strided(stride=2)", 1, 640, 2, 1, 64, 128, 1, BSATTN_F32, "cyclic"};
     bsattn_problem_t problem = problem_of(&test);
     bsattn_plan_params_t params = {.layout = test.layout};
     input_t plain = {.problem = &problem, .changed_from = -1};
