@@ -51,6 +51,20 @@ class Disagreement(CommandTest):
         self.assertEqual(done.returncode, INPUT, done.told)
         self.assertIn("48", done.stderr, done.told)
 
+    def test_one_rank_with_another_verb(self):
+        for other in (["plan", "--seq", "1K"], ["--help"]):
+            with self.subTest(other=other):
+                done = self.launch([MPIEXEC, NUMPROC_FLAG, "1", COMMAND, "run", *SMALL, ":", NUMPROC_FLAG, "1", COMMAND, *other],
+                                   timeout=60)
+                self.assertEqual(done.returncode, INPUT, done.told)
+                self.assertIn("rank 1", done.stderr, done.told)
+
+    def test_one_rank_without_the_kernels_asked_for(self):
+        done = self.launch([MPIEXEC, NUMPROC_FLAG, "1", COMMAND, "run", *SMALL, ":", NUMPROC_FLAG, "1", "env", "BSATTN_ISA=none", COMMAND,
+                            "run", *SMALL], timeout=60)
+        self.assertEqual(done.returncode, INPUT, done.told)
+        self.assertIn("BSATTN_ISA 'none'", done.stderr, done.told)
+
     def test_singletons_by_mistake(self):
         self.refuse(ENVIRONMENT, ["singleton", "--mpi=pmix"], "run", *SMALL, env={"SLURM_NTASKS": "4", "SLURM_PROCID": "0"})
 

@@ -5,7 +5,7 @@ import resource
 import sys
 import unittest
 
-from command import FILE, INPUT, SOURCE, CommandTest, numpy
+from command import FILE, INPUT, RESULT, SOURCE, CommandTest, numpy
 
 sys.path.insert(0, str(SOURCE / "tests"))
 import oracle  # noqa: E402
@@ -125,6 +125,28 @@ class Files(CommandTest):
                     self.refuse(FILE, [name], "run", "--seq", "500", "--heads", "2", option, name, ranks=2)
         self.assertEqual(self.leftovers(), ["folder"])
         self.assertEqual(list((self.work / "folder").iterdir()), [])
+
+    def test_no_file_is_written_over_another(self):
+        files = self.save_all()
+        before = (self.work / "q.npy").read_bytes()
+        for words, options in ((["out and lse"], ["--out", "x.npy", "--lse", "./x.npy"]),
+                               (["out and json"], ["--out", "x.npy", "--json", f"../{self.work.name}/x.npy"]),
+                               (["out and q"], ["--out", "./q.npy"]), (["json and k"], ["--json", "k.npy"])):
+            with self.subTest(options=options):
+                self.refuse(INPUT, words, "run", *files, *options)
+        self.assertEqual((self.work / "q.npy").read_bytes(), before)
+        self.assertEqual(self.leftovers(), [])
+
+    def test_nan_never_passes(self):
+        files = self.save_all()
+        values = numpy.load(self.work / "q.npy")
+        values[0, 3, 1, 2] = numpy.nan
+        numpy.save(self.work / "q.npy", values)
+        for check in ("--check=on", "--check=1", "--check=all"):
+            with self.subTest(check=check):
+                done = self.ring("run", *files, "--pattern", "dense", check, "--json", "r.json", expect=RESULT)
+                self.assertIn("not finite", done.stderr, done.told)
+                self.assertIn('"passed":false', (self.work / "r.json").read_text().replace(" ", ""))
 
     def test_output_that_does_not_fit(self):
         """A file system that refuses the second half of the file, by way of the limit on a file's size."""
