@@ -208,7 +208,7 @@ static int all_finite(const element_t *values, ptrdiff_t count)
     uint32_t found = 0;
 
     for (ptrdiff_t i = 0; i < count; i++) {
-        found |= (bits_from_float(element_value(values[i])) & exponent) == exponent;
+        found |= (bsattn_bits_of(element_value(values[i])) & exponent) == exponent;
     }
     return found == 0;
 }

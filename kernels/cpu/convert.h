@@ -10,33 +10,18 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "base/bits.h"
 #include "bsattn.h"
 
 #if defined(__F16C__)
 #include <immintrin.h>
 #endif
 
-static inline float float_from_bits(uint32_t bits)
-{
-    float value;
-
-    memcpy(&value, &bits, sizeof(value));
-    return value;
-}
-
-static inline uint32_t bits_from_float(float value)
-{
-    uint32_t bits;
-
-    memcpy(&bits, &value, sizeof(bits));
-    return bits;
-}
-
 static inline void floats_from_bf16(float *restrict to, const uint16_t *restrict from,
                                     int64_t count)
 {
     for (int64_t i = 0; i < count; i++) {
-        to[i] = float_from_bits((uint32_t)from[i] << 16);
+        to[i] = bsattn_float_of((uint32_t)from[i] << 16);
     }
 }
 
@@ -44,7 +29,7 @@ static inline void bf16_from_floats(uint16_t *restrict to, const float *restrict
                                     int64_t count)
 {
     for (int64_t i = 0; i < count; i++) {
-        uint32_t bits = bits_from_float(from[i]);
+        uint32_t bits = bsattn_bits_of(from[i]);
         uint32_t rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
         uint32_t quiet_nan = bits | 0x400000u;
 
@@ -79,10 +64,10 @@ static inline void floats_from_f16(float *restrict to, const uint16_t *restrict 
         uint32_t half = from[i];
         /* Half's exponent read as a float's is 112 too small; the product puts it right, for
          * subnormals too. */
-        uint32_t bits = bits_from_float(float_from_bits((half & 0x7fffu) << 13) * 0x1p112f);
+        uint32_t bits = bsattn_bits_of(bsattn_float_of((half & 0x7fffu) << 13) * 0x1p112f);
 
         bits |= (half & 0x7c00u) == 0x7c00u ? 0x7f800000u : 0;
-        to[i] = float_from_bits(bits | (half & 0x8000u) << 16);
+        to[i] = bsattn_float_of(bits | (half & 0x8000u) << 16);
     }
 }
 
@@ -96,7 +81,7 @@ static inline uint32_t f16_from_magnitude(uint32_t bits)
     }
     if (bits < 0x38800000u) {
         /* One unit of the last place of 0.5 is half's smallest number: the sum rounds as wanted. */
-        return bits_from_float(float_from_bits(bits) + 0.5f) - 0x3f000000u;
+        return bsattn_bits_of(bsattn_float_of(bits) + 0.5f) - 0x3f000000u;
     }
     return (bits - (112u << 23) + 0xfffu + ((bits >> 13) & 1u)) >> 13;
 }
@@ -104,7 +89,7 @@ static inline uint32_t f16_from_magnitude(uint32_t bits)
 static inline void f16_from_floats(uint16_t *restrict to, const float *restrict from, int64_t count)
 {
     for (int64_t i = 0; i < count; i++) {
-        uint32_t bits = bits_from_float(from[i]);
+        uint32_t bits = bsattn_bits_of(from[i]);
 
         to[i] = (uint16_t)(f16_from_magnitude(bits & 0x7fffffffu) | (bits >> 16 & 0x8000u));
     }

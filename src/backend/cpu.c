@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "backend/backend.h"
 
+#include "base/text.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -112,7 +114,7 @@ static bsattn_status_t check_isa(void)
 
 bsattn_status_t bsattn_backend_find(const char *name, const bsattn_backend_ops_t **ops_p)
 {
-    if ((name != NULL) && (strcmp(name, "auto") != 0) && (strcmp(name, "cpu") != 0)) {
+    if (!bsattn_text_is_auto(name) && (strcmp(name, "cpu") != 0)) {
         return bsattn_fail(BSATTN_ERR_INPUT, "backend '%s': must be auto or cpu", name);
     }
     BSATTN_TRY(check_isa());

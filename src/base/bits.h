@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/** @file bits.h  The bits of fp32 values, and how integers are mixed. */
+/** @file bits.h  The bits of fp32 values, how integers are mixed, and the lesser of two. */
 #ifndef BSATTN_BASE_BITS_H
 #define BSATTN_BASE_BITS_H
 
@@ -22,6 +22,12 @@ static inline float bsattn_float_of(uint32_t bits)
 
     memcpy(&value, &bits, sizeof(value));
     return value;
+}
+
+/** @return the lesser of two integers */
+static inline int64_t bsattn_min64(int64_t a, int64_t b)
+{
+    return (a < b) ? a : b;
 }
 
 /** What SplitMix64 adds to its state for each draw: 2^64/phi. */

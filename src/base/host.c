@@ -4,6 +4,7 @@
 #endif
 #include "base/host.h"
 
+#include "base/bits.h"
 #include "base/text.h"
 
 #include <sched.h>
@@ -202,11 +203,6 @@ static int64_t groups_leave(const char *mount, const char *group, const group_na
     }
 }
 
-static int64_t least_of(int64_t a, int64_t b)
-{
-    return (a < b) ? a : b;
-}
-
 int64_t bsattn_host_memory_available(void)
 {
     char text[PROC_SIZE];
@@ -220,10 +216,11 @@ int64_t bsattn_host_memory_available(void)
         return available;
     }
     if (bsattn_host_parse_cgroup(text, "", group, sizeof(group))) {
-        available = least_of(available, groups_leave("/sys/fs/cgroup", group, &names_v2));
+        available = bsattn_min64(available, groups_leave("/sys/fs/cgroup", group, &names_v2));
     }
     if (bsattn_host_parse_cgroup(text, "memory", group, sizeof(group))) {
-        available = least_of(available, groups_leave("/sys/fs/cgroup/memory", group, &names_v1));
+        available =
+            bsattn_min64(available, groups_leave("/sys/fs/cgroup/memory", group, &names_v1));
     }
     return available;
 }

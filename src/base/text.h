@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 /** Text growing inside a buffer of the caller's: never overflows, remembers if it was cut. */
 typedef struct bsattn_strbuf {
@@ -24,6 +25,12 @@ void bsattn_strbuf_add(bsattn_strbuf_t *buf, const char *format, ...)
 
 /** Copy text, cutting what does not fit. @return false if it was cut */
 bool bsattn_text_copy(char *out, size_t size, const char *text);
+
+/** @return whether a choice is left open: NULL or "auto" */
+static inline bool bsattn_text_is_auto(const char *text)
+{
+    return (text == NULL) || (strcmp(text, "auto") == 0);
+}
 
 /** Read a whole text as a decimal integer. @return false, leaving *value_p, if it is anything else
  *  or does not fit */

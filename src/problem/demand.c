@@ -75,6 +75,13 @@ int bsattn_demand_hop(const bsattn_demand_t *demand, int rank, int owner)
     return (hop < 0) ? hop + demand->layout.ranks : hop;
 }
 
+int bsattn_demand_owner(const bsattn_demand_t *demand, int rank, int hop)
+{
+    int owner = rank - hop;
+
+    return (owner < 0) ? owner + demand->layout.ranks : owner;
+}
+
 const int32_t *bsattn_demand_far(const bsattn_demand_t *demand, int kv_class, int owner)
 {
     return demand->far + (size_t)kv_class * (size_t)demand->layout.blocks +

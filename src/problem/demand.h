@@ -61,4 +61,7 @@ int64_t bsattn_demand_slot_tokens(const bsattn_demand_t *demand, int owner, int6
 /** @return (rank - owner) mod P: the hop, and the step, at which rank sees owner's chunk */
 int bsattn_demand_hop(const bsattn_demand_t *demand, int rank, int owner);
 
+/** The inverse. @return the owner of the chunk that rank sees at a hop, 0 <= hop < P */
+int bsattn_demand_owner(const bsattn_demand_t *demand, int rank, int hop);
+
 #endif

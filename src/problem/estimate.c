@@ -87,20 +87,13 @@ static int64_t chunk_bytes(const build_t *build, int owner, int hop)
            build->chunk_tokens[(size_t)owner * (size_t)build->demand->steps + (size_t)hop];
 }
 
-static int owner_at(const bsattn_demand_t *demand, int rank, int hop)
-{
-    int owner = rank - hop;
-
-    return (owner < 0) ? owner + demand->layout.ranks : owner;
-}
-
 /* The two chunk buffers: chunks of even steps in one, of odd steps in the other. */
 static int64_t chunk_memory(const build_t *build, int rank)
 {
     int64_t largest[2] = {0, 0};
 
     for (int s = 0; s < build->demand->steps; ++s) {
-        int64_t bytes = chunk_bytes(build, owner_at(build->demand, rank, s), s);
+        int64_t bytes = chunk_bytes(build, bsattn_demand_owner(build->demand, rank, s), s);
         largest[s % 2] = (bytes > largest[s % 2]) ? bytes : largest[s % 2];
     }
     return largest[0] + largest[1];
@@ -144,8 +137,9 @@ static void predict_time(const build_t *build, int rank, const double *pairs_of_
         double exchange_s = 0.0;
 
         if (s + 1 < build->demand->steps) {
-            int64_t received = chunk_bytes(build, owner_at(build->demand, rank, s + 1), s + 1);
-            int64_t sent = chunk_bytes(build, owner_at(build->demand, rank, s), s + 1);
+            int64_t received =
+                chunk_bytes(build, bsattn_demand_owner(build->demand, rank, s + 1), s + 1);
+            int64_t sent = chunk_bytes(build, bsattn_demand_owner(build->demand, rank, s), s + 1);
             int64_t more = (received > sent) ? received : sent;
             out->bytes_received += received;
             out->bytes_sent += sent;
@@ -282,11 +276,6 @@ static bool clearly_better(const bsattn_estimate_totals_t *a, const bsattn_estim
     return (b->time_ms >= clearly_faster * a->time_ms) && (a->bytes_sent < b->bytes_sent);
 }
 
-static bool is_auto(const char *value)
-{
-    return (value == NULL) || (strcmp(value, "auto") == 0);
-}
-
 /* A layout tried. */
 typedef struct trial {
     bsattn_demand_t demand;
@@ -345,11 +334,12 @@ bsattn_status_t bsattn_estimate_choose(const bsattn_pattern_t *pattern, int rank
     if (ranks < 1) {
         return bsattn_fail(BSATTN_ERR_INPUT, "ranks %d: must be 1 or more", ranks);
     }
-    if (!is_auto(exchange) && (strcmp(exchange, "ring") != 0)) {
+    if (!bsattn_text_is_auto(exchange) && (strcmp(exchange, "ring") != 0)) {
         return bsattn_fail(BSATTN_ERR_INPUT, "exchange '%s': must be auto or ring", exchange);
     }
-    BSATTN_TRY(trial_init(&best, pattern, ranks, is_auto(layout) ? "contiguous" : layout, machine));
-    if (is_auto(layout) && (ranks > 1)) {
+    BSATTN_TRY(trial_init(&best, pattern, ranks,
+                          bsattn_text_is_auto(layout) ? "contiguous" : layout, machine));
+    if (bsattn_text_is_auto(layout) && (ranks > 1)) {
         status = try_layout(&best, pattern, ranks, "zigzag", machine);
         if (status == BSATTN_OK) {
             status = try_layout(&best, pattern, ranks, "cyclic", machine);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "problem/pattern.h"
 
+#include "base/bits.h"
 #include "base/npy.h"
 #include "base/text.h"
 
@@ -183,11 +184,6 @@ static int64_t ceil_div(int64_t a, int64_t b)
     return a / b + (a % b != 0);
 }
 
-static int64_t min64(int64_t a, int64_t b)
-{
-    return (a < b) ? a : b;
-}
-
 static bsattn_status_t value_density(const parser_t *parser, const key_value_t *kv,
                                      bsattn_term_t *term)
 {
@@ -204,8 +200,8 @@ static bsattn_status_t value_window(const parser_t *parser, const key_value_t *k
     int64_t window;
 
     BSATTN_TRY(value_size(parser, kv, 0, &window));
-    term->half =
-        min64(window / (2 * (int64_t)parser->pattern->problem.block), parser->pattern->blocks);
+    term->half = bsattn_min64(window / (2 * (int64_t)parser->pattern->problem.block),
+                              parser->pattern->blocks);
     return BSATTN_OK;
 }
 
@@ -214,7 +210,7 @@ static bsattn_status_t value_count(const parser_t *parser, const key_value_t *kv
                                    bsattn_term_t *term)
 {
     BSATTN_TRY(value_size(parser, kv, 1, &term->count));
-    term->count = min64(term->count, parser->pattern->blocks);
+    term->count = bsattn_min64(term->count, parser->pattern->blocks);
     return BSATTN_OK;
 }
 
@@ -224,7 +220,8 @@ static bsattn_status_t value_tokens(const parser_t *parser, const key_value_t *k
     int64_t tokens;
 
     BSATTN_TRY(value_size(parser, kv, 0, &tokens));
-    term->count = min64(ceil_div(tokens, parser->pattern->problem.block), parser->pattern->blocks);
+    term->count =
+        bsattn_min64(ceil_div(tokens, parser->pattern->problem.block), parser->pattern->blocks);
     return BSATTN_OK;
 }
 
@@ -270,7 +267,8 @@ static bsattn_status_t value_rates(const parser_t *parser, const key_value_t *kv
                               "at most 64 block offsets of 1 or more separated by ':', "
                               "e.g. 1:2:4");
         }
-        insert_rate(term, min64(rate, parser->pattern->blocks)); /* beyond all: no matter how far */
+        insert_rate(
+            term, bsattn_min64(rate, parser->pattern->blocks)); /* beyond all: no matter how far */
     }
     return BSATTN_OK;
 }
@@ -294,8 +292,8 @@ static bsattn_status_t value_level(const parser_t *parser, char *item, bsattn_le
     if (!bsattn_text_size(colon + 1, &window)) {
         return BSATTN_ERR_INPUT;
     }
-    level->half =
-        min64(window / (2 * (int64_t)parser->pattern->problem.block), parser->pattern->blocks);
+    level->half = bsattn_min64(window / (2 * (int64_t)parser->pattern->problem.block),
+                               parser->pattern->blocks);
     return BSATTN_OK;
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "problem/pattern.h"
 
+#include "base/bits.h"
 #include "base/philox.h"
 #include "problem/problem.h"
 
@@ -24,11 +25,6 @@ void bsattn_row_work_free(bsattn_row_work_t *work)
     bsattn_spans_free(&work->buffer);
 }
 
-static int64_t min64(int64_t a, int64_t b)
-{
-    return (a < b) ? a : b;
-}
-
 static int64_t max64(int64_t a, int64_t b)
 {
     return (a > b) ? a : b;
@@ -40,7 +36,7 @@ static bsattn_status_t add_progression(const row_args_t *args, int64_t low, int6
 {
     int64_t first = max64(low, 0);
 
-    high = min64(high, args->end);
+    high = bsattn_min64(high, args->end);
     if (stride == 1) {
         return bsattn_spans_add(out, first, high);
     }
@@ -155,7 +151,7 @@ static bsattn_status_t draw_set_spans(const draw_set_t *set, bsattn_spans_t *out
 /* Robert Floyd's sample of k distinct values of 0 .. end - 1. */
 static bsattn_status_t row_random(const row_args_t *args, bsattn_spans_t *out)
 {
-    int64_t k = min64(args->term->count, args->end);
+    int64_t k = bsattn_min64(args->term->count, args->end);
     draw_set_t set = {0};
     bsattn_status_t status;
 
@@ -213,9 +209,9 @@ static bsattn_status_t row_term(const row_args_t *args, bsattn_row_work_t *work,
         return add_progression(args, 0, args->nb, term->count, args->i % term->count, out);
     case BSATTN_TERM_GLOBAL:
         return bsattn_spans_add(
-            out, 0, (args->i < term->count) ? args->end : min64(term->count, args->end));
+            out, 0, (args->i < term->count) ? args->end : bsattn_min64(term->count, args->end));
     case BSATTN_TERM_SINK:
-        return bsattn_spans_add(out, 0, min64(term->count, args->end));
+        return bsattn_spans_add(out, 0, bsattn_min64(term->count, args->end));
     case BSATTN_TERM_HIERARCHICAL:
         return row_hierarchical(args, work, out);
     case BSATTN_TERM_RANDOM:

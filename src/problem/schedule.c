@@ -191,13 +191,6 @@ int64_t bsattn_schedule_bytes(const bsattn_demand_t *demand, const bsattn_schedu
 
 /* --------------------------------------------------------------------------------------- chunks */
 
-static int step_origin(const build_t *build, int step)
-{
-    int origin = build->rank - step;
-
-    return (origin < 0) ? origin + build->demand->layout.ranks : origin;
-}
-
 /* The place of every slot in its owner's chunk as it arrives here: the number of lower slots that
  * came along. */
 static void fill_places(build_t *build)
@@ -276,7 +269,7 @@ static bsattn_status_t build_chunks(build_t *build, bsattn_schedule_t *schedule)
     for (int s = 0; s < schedule->step_count; ++s) {
         bsattn_step_t *step = &schedule->steps[s];
 
-        step->origin = step_origin(build, s);
+        step->origin = bsattn_demand_owner(demand, build->rank, s);
         step->heads = schedule->chunk_heads + (size_t)s * (size_t)heads_kv;
         step->lists = schedule->work_lists + (size_t)s * (size_t)schedule->list_count;
         fill_chunk_heads(build, s, step);

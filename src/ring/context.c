@@ -19,11 +19,6 @@ void bsattn_context_params_init(bsattn_context_params_t *params)
     *params = (bsattn_context_params_t){0};
 }
 
-static bool is_auto(const char *value)
-{
-    return (value == NULL) || (strcmp(value, "auto") == 0);
-}
-
 static bool is_loop(const char *value)
 {
     return (value != NULL) && (strcmp(value, "loop") == 0);
@@ -31,7 +26,7 @@ static bool is_loop(const char *value)
 
 static bsattn_status_t check_params(const bsattn_context_params_t *params)
 {
-    if (!is_auto(params->transport) && !is_loop(params->transport) &&
+    if (!bsattn_text_is_auto(params->transport) && !is_loop(params->transport) &&
         (strcmp(params->transport, "mpi") != 0)) {
         return bsattn_fail(BSATTN_ERR_INPUT, "transport '%s': must be auto, mpi or loop",
                            params->transport);
@@ -69,18 +64,20 @@ static bsattn_status_t open_transport(bsattn_context_t *context,
 
     if ((params->mpi_comm == NULL) || is_loop(params->transport)) {
         BSATTN_TRY(status);
-        if (!is_auto(params->transport) && !is_loop(params->transport)) {
+        if (!bsattn_text_is_auto(params->transport) && !is_loop(params->transport)) {
             return bsattn_fail(BSATTN_ERR_ENVIRONMENT,
                                "transport mpi: this process was started without MPI");
         }
         return open_loop(context, params,
-                         is_auto(params->transport) ? "one process without MPI" : "asked for");
+                         bsattn_text_is_auto(params->transport) ? "one process without MPI"
+                                                                : "asked for");
     }
     BSATTN_TRY(
         bsattn_transport_mpi_create(params->mpi_comm, params->timeout_s, &context->transport));
-    context->transport_reason =
-        is_auto(params->transport) ? "ranks in several processes, on CPUs" : "asked for";
-    alone = is_auto(params->transport) && (context->transport->ranks == 1);
+    context->transport_reason = bsattn_text_is_auto(params->transport)
+                                    ? "ranks in several processes, on CPUs"
+                                    : "asked for";
+    alone = bsattn_text_is_auto(params->transport) && (context->transport->ranks == 1);
     status = bsattn_transport_agree(context->transport, status);
     if ((status != BSATTN_OK) || alone) {
         close_transport(context);
