@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/** @file tiles.h  A step's lists of blocks, cut into the tiles of a GPU kernel (attend_cuda.h). Pure. */
+#ifndef BSATTN_BACKEND_TILES_H
+#define BSATTN_BACKEND_TILES_H
+
+#include "base/status.h"
+#include "kernels/attend_cuda.h"
+
+typedef struct bsattn_tiles_params {
+    bsattn_tile_shape_t shape;
+    int block;          /**< B */
+    int64_t tokens;     /**< n: local query rows */
+    int64_t key_tokens; /**< token rows of a key head of this class in the chunk */
+    const bsattn_work_list_t *list;
+} bsattn_tiles_params_t;
+
+/** The items of one list in host memory. */
+typedef struct bsattn_tiles {
+    bsattn_tile_item_t *items; /**< longest first */
+    size_t item_count;
+    bsattn_key_tile_t *tiles;
+    size_t tile_count;
+    bsattn_tile_run_t *runs;
+    size_t run_count;
+} bsattn_tiles_t;
+
+/** Cut one list. Every (query block, key block) entry of the list is in exactly one tile; a key
+ *  block that is twice in a query block's list (two branches) counts twice.
+ *  @return BSATTN_OK or BSATTN_ERR_MEMORY; release with bsattn_tiles_free() */
+bsattn_status_t bsattn_tiles_init(bsattn_tiles_t *tiles, const bsattn_tiles_params_t *params);
+void bsattn_tiles_free(bsattn_tiles_t *tiles);
+
+#endif
