@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/**
+ * @file unit.cuh
+ * The order in which units of work are numbered (attend_cuda.h): within a list by groups of
+ * stream_group streams, within a group item by item, longest first, streams of the group together.
+ * Units with near numbers run at the same time and share their keys through the L2.
+ */
+#ifndef BSATTN_KERNELS_CUDA_UNIT_CUH
+#define BSATTN_KERNELS_CUDA_UNIT_CUH
+
+#include "kernels/attend_cuda.h"
+
+/** One item for one stream. */
+typedef struct bsattn_unit {
+    const bsattn_tile_list_t *list; /**< device memory */
+    int item;                       /**< into list->items */
+    int batch;                      /**< batch item */
+    int head[2];                    /**< query head of each half; the same twice if not paired */
+} bsattn_unit_t;
+
+/** @param unit  0 .. params.unit_count - 1 */
+static __device__ __forceinline__ bsattn_unit_t
+bsattn_unit_at(const bsattn_attend_cuda_params_t &params, int64_t unit)
+{
+    bsattn_unit_t result;
+    int at = 0;
+
+    while ((at + 1 < params.list_count) && (unit >= params.lists[at + 1].unit_first)) {
+        ++at;
+    }
+    const bsattn_tile_list_t *list = &params.lists[at];
+    int64_t streams = params.batch * list->stream_heads;
+    int64_t in_list = unit - list->unit_first;
+    int64_t group_units = (int64_t)list->stream_group * list->item_count;
+    int64_t group = in_list / group_units;
+    int64_t stream_first = group * list->stream_group;
+    int64_t left = streams - stream_first;
+    int in_group = (int)((left < list->stream_group) ? left : list->stream_group);
+    int64_t rest = in_list - group * group_units;
+    int64_t item = rest / in_group;
+    int64_t stream = stream_first + (rest - item * in_group);
+    int64_t batch = stream / list->stream_heads;
+    int pair = (int)(stream - batch * list->stream_heads);
+
+    result.list = list;
+    result.item = (int)item;
+    result.batch = (int)batch;
+    result.head[0] = list->heads[2 * pair];
+    result.head[1] = list->heads[2 * pair + 1];
+    return result;
+}
+
+#endif
