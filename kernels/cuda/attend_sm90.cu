@@ -2,11 +2,11 @@
 /* Attention for Hopper: warpgroup products (wgmma) out of shared memory that the tensor copy engine
  * (TMA) fills.
  *
- * A CTA has one or two warpgroups that compute, 64 query rows each, a warp that loads and a warp that
- * fetches work. It stays on its multiprocessor and takes unit after unit from a counter. Keys and
- * values stream through two rings of stages, across units without a break; two warpgroups take turns
- * at the tensor cores, so that the exponentials of one run under the products of the other, and each
- * issues the scores of tile n before the products of tile n - 1 with V. */
+ * A CTA holds teams of one or two warpgroups that compute, 64 query rows each, and for every team a
+ * thread that loads and one that fetches units from a counter. It stays on its multiprocessor. Keys
+ * and values stream through two rings of stages, across units without a break; the two warpgroups of
+ * a team take turns at the tensor cores, so that the exponentials of one run under the products of
+ * the other, and each issues the scores of a tile before the products of the tile before with V. */
 #include "kernels/attend_cuda.h"
 #include "kernels/cuda/ptx_sm90.cuh"
 #include "kernels/cuda/unit.cuh"
@@ -47,22 +47,34 @@ struct Slot {
     uint8_t last;
 };
 
-/* HEAD_DIM, warpgroups, keys of a tile, stages of K and of V, buffers of Q, CTAs on a
- * multiprocessor. */
-template <typename T, int D_, int GROUPS_, int KEYS_, int STAGES_, int Q_BUFFERS_, int CTAS_>
+/* A team is one or two warpgroups that work on a unit together; teams of a CTA have nothing in common
+ * but the multiprocessor. */
+template <typename T, int D_, int TEAMS_, int GROUPS_, int KEYS_, int STAGES_, int Q_BUFFERS_>
 struct Config {
     using Element = T;
-    static constexpr int D = D_, GROUPS = GROUPS_, KEYS = KEYS_, STAGES = STAGES_;
-    static constexpr int Q_BUFFERS = Q_BUFFERS_, CTAS = CTAS_;
+    static constexpr int D = D_;
+    static constexpr int TEAMS = TEAMS_;
+    static constexpr int GROUPS = GROUPS_; /* warpgroups of a team */
+    static constexpr int KEYS = KEYS_;     /* of a tile */
+    static constexpr int STAGES = STAGES_; /* of K and of V */
+    static constexpr int Q_BUFFERS = Q_BUFFERS_;
     static constexpr int SLABS = D / 64;
     static constexpr int Q_BYTES = 64 * D * 2; /* of one warpgroup */
     static constexpr int TILE_BYTES = KEYS * D * 2;
     static constexpr int SLAB_BYTES = KEYS * 128;
-    static constexpr int CONSUMERS = GROUPS * 128;
-    /* Registers move between whole warpgroups only; a lone one keeps what it has. */
-    static constexpr int THREADS = CONSUMERS + ((GROUPS > 1) ? 128 : 32);
+    static constexpr int CONSUMERS = TEAMS * GROUPS * 128;
+    static constexpr int THREADS = CONSUMERS + 128;
+    /* Registers of a thread that loads and of one that computes, out of what all start with. */
+    static constexpr int LOADER_REGISTERS = (TEAMS * GROUPS == 4) ? 32 : 40;
+    static constexpr int CONSUMER_REGISTERS = (TEAMS * GROUPS == 4) ? 112 : 232;
+    /* Fetching units has a warp of its own where there is one to spare. */
+    static constexpr bool FETCHER = TEAMS <= 2;
+    static constexpr bool TURNS = GROUPS == 2;
+    /* With four warpgroups there is other work beside the products. */
+    static constexpr bool HOLD = TEAMS * GROUPS == 2;
 };
 
+/* What a team shares. */
 template <class C> struct Shared {
     alignas(1024) uint8_t q[C::Q_BUFFERS][C::GROUPS][C::Q_BYTES];
     alignas(1024) uint8_t k[C::STAGES][C::TILE_BYTES];
@@ -115,57 +127,6 @@ __device__ Slot read_unit(const bsattn_attend_cuda_params_t &params, int64_t uni
     return slot;
 }
 
-template <class C> struct Fetcher {
-    const Arguments &arguments;
-    Shared<C> &shared;
-    Turn<2> turn;
-
-    /* Give a unit to those who wait for it. */
-    __device__ void publish(const Slot &slot)
-    {
-        barrier_wait(shared_address(&shared.slot_empty[turn.index]), turn.parity ^ 1);
-        shared.slots[turn.index] = slot;
-        barrier_arrive(shared_address(&shared.slot_full[turn.index]));
-        turn.next();
-    }
-
-    /* The last CTA to come here leaves the counters as the next launch wants them. */
-    __device__ void end()
-    {
-        uint32_t *counters = arguments.params.counters;
-
-        __threadfence();
-        if (atomicAdd(counters + 1, 1u) == gridDim.x - 1) {
-            counters[0] = 0;
-            counters[1] = 0;
-        }
-    }
-};
-
-__device__ __forceinline__ int64_t next_unit(const bsattn_attend_cuda_params_t &params)
-{
-    return gridDim.x + (int64_t)atomicAdd(params.counters, 1u);
-}
-
-template <class C> __device__ void fetch_units(const Arguments &arguments, Shared<C> &shared)
-{
-    Fetcher<C> fetcher = {arguments, shared, {}};
-    int64_t unit = blockIdx.x;
-
-    for (;;) {
-        Slot slot = read_unit(arguments.params, unit);
-        fetcher.publish(slot);
-        if (slot.key_tiles == 0) {
-            break;
-        }
-        /* Not before the next slot is free: a CTA holds one unit in reserve, not two. */
-        barrier_wait(shared_address(&shared.slot_empty[fetcher.turn.index]),
-                     fetcher.turn.parity ^ 1);
-        unit = next_unit(arguments.params);
-    }
-    fetcher.end();
-}
-
 /* ---------------------------------------------------------------------------------------- loading */
 
 /* Where the key tiles of a unit come from. */
@@ -202,15 +163,82 @@ __device__ __forceinline__ void load_masked_tile(const KeySource &source, int ma
     }
 }
 
+/* Hands units to a team. */
+template <class C> struct Fetcher {
+    const Arguments &arguments;
+    Shared<C> &shared;
+    Turn<2> turn; /* of the slot to be filled next */
+
+    __device__ __forceinline__ bool publish(int64_t unit)
+    {
+        Slot slot = read_unit(arguments.params, unit);
+
+        wait_for_slot();
+        shared.slots[turn.index] = slot;
+        barrier_arrive(shared_address(&shared.slot_full[turn.index]));
+        turn.next();
+        return slot.key_tiles > 0;
+    }
+
+    __device__ __forceinline__ void wait_for_slot()
+    {
+        barrier_wait(shared_address(&shared.slot_empty[turn.index]), turn.parity ^ 1);
+    }
+
+    __device__ __forceinline__ bool publish_next()
+    {
+        return publish((int64_t)gridDim.x * C::TEAMS + atomicAdd(arguments.params.counters, 1u));
+    }
+
+    /* The last team to come here leaves the counters as the next launch wants them. */
+    __device__ __forceinline__ void end()
+    {
+        uint32_t *counters = arguments.params.counters;
+
+        __threadfence();
+        if (atomicAdd(counters + 1, 1u) == gridDim.x * C::TEAMS - 1) {
+            counters[0] = 0;
+            counters[1] = 0;
+        }
+    }
+};
+
+template <class C>
+__device__ void fetch_units(const Arguments &arguments, Shared<C> &shared, int team)
+{
+    Fetcher<C> fetcher = {arguments, shared};
+    bool more = fetcher.publish((int64_t)blockIdx.x * C::TEAMS + team);
+
+    while (more) {
+        fetcher.wait_for_slot(); /* a team holds one unit in reserve, not two */
+        more = fetcher.publish_next();
+    }
+    fetcher.end();
+}
+
+/* Loads the tiles of a team's units. */
 template <class C> struct Loader {
     const Arguments &arguments;
     Shared<C> &shared;
+    Fetcher<C> fetcher; /* without a fetcher's warp */
     Turn<C::STAGES> stage;
+    Turn<C::Q_BUFFERS> q;
+    int until_fetch; /* tiles to load before the next unit is fetched */
 
-    __device__ void masked_tiles(const Slot &slot, const KeySource &source)
+    /* The next unit is fetched once the stages are full: what that takes is then covered. */
+    __device__ __forceinline__ void tile_loaded()
+    {
+        stage.next();
+        if (!C::FETCHER && (--until_fetch == 0)) {
+            (void)fetcher.publish_next();
+        }
+    }
+
+    __device__ __forceinline__ void masked_tiles(const Slot &slot, const KeySource &source)
     {
         int granule = arguments.params.granule;
 
+#pragma unroll 1
         for (int t = 0; t < slot.tile_count; ++t) {
             const bsattn_key_tile_t *tile = slot.tiles + t;
             uint32_t k_full = shared_address(&shared.k_full[stage.index]);
@@ -227,108 +255,87 @@ template <class C> struct Loader {
             barrier_arrive_expect(v_full, C::TILE_BYTES);
             load_masked_tile<C>(source, MAP_V_TILE, shared_address(shared.v[stage.index]), v_full,
                                 tile->key_row, granule);
-            stage.next();
+            tile_loaded();
         }
     }
 
-    __device__ void runs(const Slot &slot, const KeySource &source)
+    __device__ __forceinline__ void runs(const Slot &slot, const KeySource &source)
     {
         int left = slot.key_tiles - slot.tile_count;
         const bsattn_tile_run_t *at = slot.runs;
-        bsattn_tile_run_t next = {};
+        int row = 0;
+        int in_run = 0;
 
-        if (left > 0) {
-            next = *at;
-        }
-        while (left > 0) {
-            bsattn_tile_run_t run = next;
-            left -= run.tile_count;
-            if (left > 0) {
-                next = *++at;
-            }
-            for (int t = 0; t < run.tile_count; ++t) {
-                uint32_t k_full = shared_address(&shared.k_full[stage.index]);
-                uint32_t v_full = shared_address(&shared.v_full[stage.index]);
-                int row = run.key_row + t * C::KEYS;
+#pragma unroll 1
+        for (; left > 0; --left) {
+            uint32_t k_full = shared_address(&shared.k_full[stage.index]);
+            uint32_t v_full = shared_address(&shared.v_full[stage.index]);
 
-                barrier_wait(shared_address(&shared.k_empty[stage.index]), stage.parity ^ 1);
-                barrier_arrive_expect(k_full, C::TILE_BYTES);
-                load_run_tile<C>(source, MAP_K_RUN, shared_address(shared.k[stage.index]), k_full,
-                                 row);
-                barrier_wait(shared_address(&shared.v_empty[stage.index]), stage.parity ^ 1);
-                barrier_arrive_expect(v_full, C::TILE_BYTES);
-                load_run_tile<C>(source, MAP_V_RUN, shared_address(shared.v[stage.index]), v_full,
-                                 row);
-                stage.next();
+            if (in_run == 0) {
+                row = at->key_row;
+                in_run = at->tile_count;
+                prefetch(++at);
             }
+            barrier_wait(shared_address(&shared.k_empty[stage.index]), stage.parity ^ 1);
+            barrier_arrive_expect(k_full, C::TILE_BYTES);
+            load_run_tile<C>(source, MAP_K_RUN, shared_address(shared.k[stage.index]), k_full, row);
+            barrier_wait(shared_address(&shared.v_empty[stage.index]), stage.parity ^ 1);
+            barrier_arrive_expect(v_full, C::TILE_BYTES);
+            load_run_tile<C>(source, MAP_V_RUN, shared_address(shared.v[stage.index]), v_full, row);
+            row += C::KEYS;
+            --in_run;
+            tile_loaded();
         }
+    }
+
+    __device__ __forceinline__ void unit(const Slot &slot)
+    {
+        uint32_t q_full = shared_address(&shared.q_full[q.index]);
+        int head = slot.head[0] / (arguments.params.heads_q / arguments.params.heads_kv);
+        KeySource source = {arguments.keys, head, slot.batch};
+
+        if (arguments.head_maps != nullptr) {
+            source.maps = arguments.head_maps + head * MAPS_PER_HEAD;
+            source.head = 0;
+        }
+        barrier_wait(shared_address(&shared.q_empty[q.index]), q.parity ^ 1);
+        barrier_arrive_expect(q_full, C::GROUPS * C::Q_BYTES);
+#pragma unroll
+        for (int g = 0; g < C::GROUPS; ++g) {
+            tensor_load(shared_address(shared.q[q.index][g]), &arguments.q, q_full, slot.row[g],
+                        slot.head[g], slot.batch, 0);
+        }
+        q.next();
+        until_fetch = min(C::STAGES, slot.key_tiles);
+        masked_tiles(slot, source);
+        runs(slot, source);
     }
 };
 
 template <class C>
-__device__ __forceinline__ void load_unit(Loader<C> &loader, Turn<C::Q_BUFFERS> &q,
-                                          const Slot &slot)
+__device__ void load_units(const Arguments &arguments, Shared<C> &shared, int team)
 {
-    const Arguments &arguments = loader.arguments;
-    Shared<C> &shared = loader.shared;
-    uint32_t q_full = shared_address(&shared.q_full[q.index]);
-    int head = slot.head[0] / (arguments.params.heads_q / arguments.params.heads_kv);
-    KeySource source = {arguments.keys, head, slot.batch};
-
-    if (arguments.head_maps != nullptr) {
-        source.maps = arguments.head_maps + head * MAPS_PER_HEAD;
-        source.head = 0;
-    }
-    barrier_wait(shared_address(&shared.q_empty[q.index]), q.parity ^ 1);
-    barrier_arrive_expect(q_full, C::GROUPS * C::Q_BYTES);
-#pragma unroll
-    for (int g = 0; g < C::GROUPS; ++g) {
-        tensor_load(shared_address(shared.q[q.index][g]), &arguments.q, q_full, slot.row[g],
-                    slot.head[g], slot.batch, 0);
-    }
-    q.next();
-    loader.masked_tiles(slot, source);
-    loader.runs(slot, source);
-}
-
-/* Load the units that another warp fetches. */
-template <class C> __device__ void load_units(const Arguments &arguments, Shared<C> &shared)
-{
-    Loader<C> loader = {arguments, shared, {}};
-    Turn<C::Q_BUFFERS> q;
+    Loader<C> loader = {arguments, shared, {arguments, shared}};
     Turn<2> turn;
 
+    if (!C::FETCHER) {
+        (void)loader.fetcher.publish((int64_t)blockIdx.x * C::TEAMS + team);
+    }
     for (;;) {
+        const Slot &slot = shared.slots[turn.index];
         barrier_wait(shared_address(&shared.slot_full[turn.index]), turn.parity);
-        Slot slot = shared.slots[turn.index];
-        barrier_arrive(shared_address(&shared.slot_empty[turn.index]));
+        if (slot.key_tiles == 0) {
+            break;
+        }
+        loader.unit(slot);
+        if (C::FETCHER) {
+            barrier_arrive(shared_address(&shared.slot_empty[turn.index]));
+        }
         turn.next();
-        if (slot.key_tiles == 0) {
-            break;
-        }
-        load_unit(loader, q, slot);
     }
-}
-
-/* Fetch and load: where several CTAs share a multiprocessor, the others cover the wait for a unit. */
-template <class C>
-__device__ void fetch_and_load_units(const Arguments &arguments, Shared<C> &shared)
-{
-    Fetcher<C> fetcher = {arguments, shared, {}};
-    Loader<C> loader = {arguments, shared, {}};
-    Turn<C::Q_BUFFERS> q;
-    int64_t unit = blockIdx.x;
-
-    for (;;) {
-        Slot slot = read_unit(arguments.params, unit);
-        fetcher.publish(slot);
-        if (slot.key_tiles == 0) {
-            break;
-        }
-        unit = next_unit(arguments.params);
-        load_unit(loader, q, slot);
+    if (!C::FETCHER) {
+        loader.fetcher.end();
     }
-    fetcher.end();
 }
 
 /* --------------------------------------------------------------------------------------- computing */
@@ -378,7 +385,8 @@ template <class C> struct Consumer {
 
     const Arguments &arguments;
     Shared<C> &shared;
-    int group; /* of the CTA's warpgroups */
+    int team;
+    int group; /* of the team's warpgroups */
     int warp;  /* of the warpgroup */
     int lane;
     float scale_log2;
@@ -387,21 +395,22 @@ template <class C> struct Consumer {
 
     float m[2];
     float l[2]; /* this thread's columns only, until the end */
+    float s[SCORES]; /* scores, then probabilities */
     float o[RESULTS];
     uint32_t p[SCORES / 2];
 
     /* Warpgroups take turns: one may issue its products once the other has issued its own. */
     __device__ __forceinline__ void turn_begin()
     {
-        if (C::GROUPS == 2) {
-            named_sync(1 + group, 256);
+        if (C::TURNS) {
+            named_sync(1 + 2 * team + group, 256);
         }
     }
 
     __device__ __forceinline__ void turn_end()
     {
-        if (C::GROUPS == 2) {
-            named_arrive(1 + (group ^ 1), 256);
+        if (C::TURNS) {
+            named_arrive(1 + 2 * team + (group ^ 1), 256);
         }
     }
 
@@ -412,8 +421,9 @@ template <class C> struct Consumer {
         }
     }
 
-    __device__ __forceinline__ void issue_scores(float (&s)[SCORES], uint64_t q_matrix)
+    __device__ __forceinline__ void issue_scores(uint32_t q_address)
     {
+        uint64_t q_matrix = matrix_descriptor(q_address, 0);
         uint64_t k_matrix = matrix_descriptor(shared_address(shared.k[k_stage.index]), 0);
 
 #pragma unroll
@@ -441,7 +451,7 @@ template <class C> struct Consumer {
     }
 
     /* Hide what the tile's squares hide. */
-    __device__ __forceinline__ void mask(float (&s)[SCORES])
+    __device__ __forceinline__ void mask()
     {
         const bsattn_key_tile_t &tile = shared.masks[k_stage.index];
         int shift = 8 * (4 * group + warp);
@@ -477,7 +487,7 @@ template <class C> struct Consumer {
 
     /* Turn scores into probabilities relative to the rows' maxima. factor: what earlier results must
      * be multiplied with. */
-    __device__ __forceinline__ void softmax(float (&s)[SCORES], float (&factor)[2])
+    __device__ __forceinline__ void softmax(float (&factor)[2])
     {
         if (negative) {
 #pragma unroll
@@ -511,7 +521,16 @@ template <class C> struct Consumer {
         }
     }
 
-    __device__ __forceinline__ void pack_scores(const float (&s)[SCORES])
+    /* The assembler would move the exponentials behind the wait for products that they are meant to
+     * run beside. A branch on their sums, never taken, keeps them before it. */
+    __device__ __forceinline__ void hold()
+    {
+        if (__any_sync(~0u, l[0] + l[1] == -1.0f)) {
+            asm volatile("nanosleep.u32 0;");
+        }
+    }
+
+    __device__ __forceinline__ void pack_scores()
     {
 #pragma unroll
         for (int i = 0; i < SCORES; i += 2) {
@@ -532,11 +551,16 @@ template <class C> struct Consumer {
         }
     }
 
-    /* The unit at hand. */
+    /* The unit whose results are in o. */
     int row; /* of the rank's tokens: this thread's first */
     int head;
     int batch;
     bool active, first, last; /* this warp's rows */
+
+    __device__ __forceinline__ bool lone_copy(const Slot &slot) const
+    {
+        return (group == 1) && (slot.head[0] == slot.head[1]) && (slot.row[0] == slot.row[1]);
+    }
 
     __device__ __forceinline__ void begin(const Slot &slot)
     {
@@ -545,47 +569,76 @@ template <class C> struct Consumer {
         row = slot.row[group] + 16 * warp + lane / 4;
         head = slot.head[group];
         batch = slot.batch;
-        active = ((slot.active >> bit) & 1) != 0;
+        /* A head without a partner is both halves: one of them writes. */
+        active = (((slot.active >> bit) & 1) != 0) && !lone_copy(slot);
         first = ((slot.first >> bit) & 1) != 0;
         last = ((slot.last >> bit) & 1) != 0;
     }
 
-    __device__ __forceinline__ void state_read();
-    __device__ __forceinline__ void compute(int tile_count, int key_tiles, uint32_t q_address,
-                                            uint64_t *q_empty);
-    __device__ __forceinline__ void write();
+    __device__ __forceinline__ bool continued(int h) const
+    {
+        return !first && active && (row + 8 * h < arguments.params.tokens);
+    }
+
+    __device__ __forceinline__ int64_t state_row(int h) const
+    {
+        const bsattn_attend_cuda_params_t &params = arguments.params;
+
+        return ((int64_t)batch * params.heads_q + head) * params.tokens + row + 8 * h;
+    }
+
+    __device__ __forceinline__ void next_sums(const Slot &slot);
+    __device__ __forceinline__ void read_results();
+    __device__ __forceinline__ void write(const float (&top)[2], float (&sum)[2]);
+    __device__ __forceinline__ void scores_done(bool masked);
+    __device__ __forceinline__ void results_done();
 };
 
-template <class C> __device__ __forceinline__ void Consumer<C>::state_read()
+/* m and l of the unit that comes next: of earlier launches, or of no key. */
+template <class C> __device__ __forceinline__ void Consumer<C>::next_sums(const Slot &slot)
 {
     const bsattn_attend_cuda_params_t &params = arguments.params;
+    int bit = 4 * group + warp;
+    bool carried = (((slot.active & ~slot.first) >> bit) & 1) != 0;
+    int64_t at = ((int64_t)slot.batch * params.heads_q + slot.head[group]) * params.tokens;
 
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+        int64_t next = (int64_t)slot.row[group] + 16 * warp + lane / 4 + 8 * h;
+        m[h] = -INFINITY;
+        l[h] = 0.0f;
+        if (carried && (next < params.tokens)) {
+            float2 ml = reinterpret_cast<const float2 *>(params.state_ml)[at + next];
+            m[h] = ml.x;
+            l[h] = (lane % 4 == 0) ? ml.y : 0.0f;
+        }
+    }
+}
+
+template <class C> __device__ __forceinline__ void Consumer<C>::read_results()
+{
 #pragma unroll
     for (int i = 0; i < RESULTS; ++i) {
         o[i] = 0.0f;
     }
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
-        int64_t at = ((int64_t)batch * params.heads_q + head) * params.tokens + row + 8 * h;
-        m[h] = -INFINITY;
-        l[h] = 0.0f;
-        if (first || !active || (row + 8 * h >= params.tokens)) {
-            continue;
-        }
-        float2 ml = reinterpret_cast<const float2 *>(params.state_ml)[at];
-        m[h] = ml.x;
-        l[h] = (lane % 4 == 0) ? ml.y : 0.0f;
-        const float *from = params.state_o + at * C::D + 2 * (lane % 4);
+        if (continued(h)) {
+            const float *from =
+                arguments.params.state_o + state_row(h) * C::D + 2 * (lane % 4);
 #pragma unroll
-        for (int j = 0; j < C::D / 8; ++j) {
-            float2 pair = *reinterpret_cast<const float2 *>(from + 8 * j);
-            o[4 * j + 2 * h] = pair.x;
-            o[4 * j + 2 * h + 1] = pair.y;
+            for (int j = 0; j < C::D / 8; ++j) {
+                float2 pair = *reinterpret_cast<const float2 *>(from + 8 * j);
+                o[4 * j + 2 * h] = pair.x;
+                o[4 * j + 2 * h + 1] = pair.y;
+            }
         }
     }
 }
 
-template <class C> __device__ __forceinline__ void Consumer<C>::write()
+/* top, sum: m and l of the rows, the sums of this thread's columns only. */
+template <class C> __device__ __forceinline__ void
+Consumer<C>::write(const float (&top)[2], float (&sum)[2])
 {
     const bsattn_attend_cuda_params_t &params = arguments.params;
     int quad_lane = lane % 4;
@@ -596,9 +649,9 @@ template <class C> __device__ __forceinline__ void Consumer<C>::write()
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
         bool real = row + 8 * h < params.tokens;
-        int64_t at = ((int64_t)batch * params.heads_q + head) * params.tokens + row + 8 * h;
-        l[h] += __shfl_xor_sync(~0u, l[h], 1);
-        l[h] += __shfl_xor_sync(~0u, l[h], 2);
+        int64_t at = state_row(h);
+        sum[h] += __shfl_xor_sync(~0u, sum[h], 1);
+        sum[h] += __shfl_xor_sync(~0u, sum[h], 2);
         if (!last) {
             if (!real) {
                 continue;
@@ -610,11 +663,11 @@ template <class C> __device__ __forceinline__ void Consumer<C>::write()
                     make_float2(o[4 * j + 2 * h], o[4 * j + 2 * h + 1]);
             }
             if (quad_lane == 0) {
-                reinterpret_cast<float2 *>(params.state_ml)[at] = make_float2(m[h], l[h]);
+                reinterpret_cast<float2 *>(params.state_ml)[at] = make_float2(top[h], sum[h]);
             }
             continue;
         }
-        float inverse = (l[h] == 0.0f) ? 0.0f : 1.0f / l[h];
+        float inverse = (sum[h] == 0.0f) ? 0.0f : 1.0f / sum[h];
         T *to = static_cast<T *>(params.o) +
                 (((int64_t)batch * params.tokens + row + 8 * h) * params.heads_q + head) * C::D;
 #pragma unroll
@@ -631,102 +684,124 @@ template <class C> __device__ __forceinline__ void Consumer<C>::write()
             }
         }
         if (real && (quad_lane == 0) && (params.lse != nullptr)) {
-            params.lse[at] = (l[h] == 0.0f) ? -INFINITY : (m[h] + log2f(l[h])) * LN_2;
+            params.lse[at] = (sum[h] == 0.0f) ? -INFINITY : (top[h] + log2f(sum[h])) * LN_2;
         }
     }
 }
 
-template <class C>
-__device__ __forceinline__ void Consumer<C>::compute(int tile_count, int key_tiles,
-                                                     uint32_t q_address, uint64_t *q_empty)
+/* The scores of a tile are there. */
+template <class C> __device__ __forceinline__ void Consumer<C>::scores_done(bool masked)
 {
-    uint64_t q_matrix = matrix_descriptor(q_address, 0);
-    float s[SCORES];
-    float factor[2];
-
-    state_read();
-    barrier_wait(shared_address(&shared.k_full[k_stage.index]), k_stage.parity);
-    turn_begin();
-    product_fence();
-    issue_scores(s, q_matrix);
-    turn_end();
-    product_wait<0>();
     pin(s);
-    if (tile_count > 0) {
-        mask(s);
+    if (masked) {
+        mask();
     }
     release(&shared.k_empty[k_stage.index]);
     k_stage.next();
-    softmax(s, factor);
-    rescale(factor);
-    pack_scores(s);
-#pragma unroll 1
-    for (int t = 1; t < key_tiles; ++t) {
-        barrier_wait(shared_address(&shared.k_full[k_stage.index]), k_stage.parity);
-        barrier_wait(shared_address(&shared.v_full[v_stage.index]), v_stage.parity);
-        turn_begin();
-        product_fence();
-        issue_scores(s, q_matrix);
-        issue_results();
-        turn_end();
-        product_wait<1>();
-        pin(s);
-        if (t < tile_count) {
-            mask(s);
-        }
-        release(&shared.k_empty[k_stage.index]);
-        k_stage.next();
-        softmax(s, factor);
-        product_wait<0>();
-        pin(o);
-        release(&shared.v_empty[v_stage.index]);
-        v_stage.next();
-        rescale(factor);
-        pack_scores(s);
-    }
-    release(q_empty);
-    barrier_wait(shared_address(&shared.v_full[v_stage.index]), v_stage.parity);
-    product_fence();
-    issue_results();
-    product_wait<0>();
+}
+
+template <class C> __device__ __forceinline__ void Consumer<C>::results_done()
+{
     pin(o);
     release(&shared.v_empty[v_stage.index]);
     v_stage.next();
 }
 
-template <class C> __device__ void compute_units(const Arguments &arguments, Shared<C> &shared)
+/* The tiles of all units are one sequence: the scores of a unit's first tile are issued beside the
+ * last products of the unit before, whose results are written while the next scores wait. */
+template <class C>
+__device__ void compute_units(const Arguments &arguments, Shared<C> &shared, int team)
 {
-    int thread = threadIdx.x;
+    int thread = threadIdx.x % (C::GROUPS * 128);
     float scale = arguments.params.scale;
-    Consumer<C> consumer = {arguments, shared, thread / 128, thread % 128 / 32, thread % 32};
+    Consumer<C> self = {arguments, shared, team, thread / 128, thread % 128 / 32, thread % 32};
     Turn<C::Q_BUFFERS> q;
     Turn<2> turn;
+    float factor[2];
+    /* The compiler must know that all threads go the same way between products. */
+    int key_tiles;
+    int tile_count;
+    int t = 0;
 
     /* Hidden scores are -inf and must stay so: no product with 0. */
-    consumer.scale_log2 = fmaxf(fabsf(scale) * LOG2_E, 1e-37f);
-    consumer.negative = scale < 0.0f;
-    if ((C::GROUPS == 2) && (consumer.group == 1)) {
-        consumer.turn_end();
+    self.scale_log2 = fmaxf(fabsf(scale) * LOG2_E, 1e-37f);
+    self.negative = scale < 0.0f;
+    if (C::TURNS && (self.group == 1)) {
+        self.turn_end();
     }
+
+    barrier_wait(shared_address(&shared.slot_full[0]), 0);
+    key_tiles = __shfl_sync(~0u, shared.slots[0].key_tiles, 0);
+    tile_count = __shfl_sync(~0u, shared.slots[0].tile_count, 0);
+    if (key_tiles == 0) {
+        return;
+    }
+    self.begin(shared.slots[0]);
+    self.next_sums(shared.slots[0]);
+    self.read_results();
+    barrier_wait(shared_address(&shared.q_full[0]), 0);
+    barrier_wait(shared_address(&shared.k_full[0]), 0);
+    self.turn_begin();
+    product_fence();
+    self.issue_scores(shared_address(shared.q[0][self.group]));
+    self.turn_end();
+    product_wait<0>();
+    self.scores_done(tile_count > 0);
+    self.softmax(factor);
+    self.rescale(factor);
+    self.pack_scores();
+
+#pragma unroll 1
     for (;;) {
-        barrier_wait(shared_address(&shared.slot_full[turn.index]), turn.parity);
-        const Slot &slot = shared.slots[turn.index];
-        /* The compiler must know that all threads go the same way between products. */
-        int key_tiles = __shfl_sync(~0u, slot.key_tiles, 0);
-        int tile_count = __shfl_sync(~0u, slot.tile_count, 0);
-        if (key_tiles == 0) {
-            break;
+        bool fresh = (++t == key_tiles);
+        float top[2] = {self.m[0], self.m[1]};
+        float sum[2] = {self.l[0], self.l[1]};
+        if (fresh) {
+            self.release(&shared.q_empty[q.index]);
+            self.release(&shared.slot_empty[turn.index]);
+            turn.next();
+            q.next();
+            barrier_wait(shared_address(&shared.slot_full[turn.index]), turn.parity);
+            key_tiles = __shfl_sync(~0u, shared.slots[turn.index].key_tiles, 0);
+            tile_count = __shfl_sync(~0u, shared.slots[turn.index].tile_count, 0);
+            if (key_tiles == 0) {
+                break;
+            }
+            t = 0;
+            barrier_wait(shared_address(&shared.q_full[q.index]), q.parity);
         }
-        consumer.begin(slot);
-        barrier_wait(shared_address(&shared.q_full[q.index]), q.parity);
-        consumer.compute(tile_count, key_tiles,
-                         shared_address(shared.q[q.index][consumer.group]),
-                         &shared.q_empty[q.index]);
-        consumer.release(&shared.slot_empty[turn.index]);
-        consumer.write();
-        turn.next();
-        q.next();
+        barrier_wait(shared_address(&shared.k_full[self.k_stage.index]), self.k_stage.parity);
+        barrier_wait(shared_address(&shared.v_full[self.v_stage.index]), self.v_stage.parity);
+        self.turn_begin();
+        product_fence();
+        self.issue_scores(shared_address(shared.q[q.index][self.group]));
+        self.issue_results();
+        self.turn_end();
+        product_wait<1>();
+        self.scores_done(t < tile_count);
+        if (fresh) {
+            self.next_sums(shared.slots[turn.index]);
+        }
+        self.softmax(factor);
+        if (C::HOLD) {
+            self.hold();
+        }
+        product_wait<0>();
+        self.results_done();
+        if (fresh) {
+            self.write(top, sum);
+            self.begin(shared.slots[turn.index]);
+            self.read_results();
+        }
+        self.rescale(factor);
+        self.pack_scores();
     }
+    barrier_wait(shared_address(&shared.v_full[self.v_stage.index]), self.v_stage.parity);
+    product_fence();
+    self.issue_results();
+    product_wait<0>();
+    pin(self.o);
+    self.write(self.m, self.l);
 }
 
 /* ------------------------------------------------------------------------------------------ kernel */
@@ -737,7 +812,7 @@ template <class C> __device__ __forceinline__ void init_barriers(Shared<C> &shar
 
     for (int i = 0; i < 2; ++i) {
         barrier_init(shared_address(&shared.slot_full[i]), 1);
-        barrier_init(shared_address(&shared.slot_empty[i]), warps + ((C::GROUPS > 1) ? 1 : 0));
+        barrier_init(shared_address(&shared.slot_empty[i]), warps + (C::FETCHER ? 1 : 0));
     }
     for (int i = 0; i < C::Q_BUFFERS; ++i) {
         barrier_init(shared_address(&shared.q_full[i]), 1);
@@ -749,37 +824,35 @@ template <class C> __device__ __forceinline__ void init_barriers(Shared<C> &shar
         barrier_init(shared_address(&shared.v_full[i]), 1);
         barrier_init(shared_address(&shared.v_empty[i]), warps);
     }
-    barrier_init_fence();
 }
 
 template <class C>
-__global__ void __launch_bounds__(C::THREADS, C::CTAS)
+__global__ void __launch_bounds__(C::THREADS, 1)
     attend_kernel(const __grid_constant__ Arguments arguments)
 {
     extern __shared__ __align__(1024) uint8_t memory[];
-    Shared<C> &shared = *reinterpret_cast<Shared<C> *>(memory);
-    int warp = threadIdx.x / 32;
+    Shared<C> *shared = reinterpret_cast<Shared<C> *>(memory);
 
     if (threadIdx.x == 0) {
-        init_barriers(shared);
+        for (int team = 0; team < C::TEAMS; ++team) {
+            init_barriers(shared[team]);
+        }
+        barrier_init_fence();
     }
     __syncthreads();
-    if (warp >= C::GROUPS * 4) {
-        if constexpr (C::GROUPS > 1) {
-            registers_shrink<40>();
-            if (threadIdx.x == C::CONSUMERS) {
-                load_units(arguments, shared);
-            } else if (threadIdx.x == C::CONSUMERS + 32) {
-                fetch_units(arguments, shared);
-            }
-        } else if (threadIdx.x == C::CONSUMERS) {
-            fetch_and_load_units(arguments, shared);
+    if (threadIdx.x >= C::CONSUMERS) {
+        registers_shrink<C::LOADER_REGISTERS>();
+        int role = (threadIdx.x - C::CONSUMERS) / 32;
+        int team = role % C::TEAMS;
+        if ((threadIdx.x % 32 == 0) && (role < C::TEAMS)) {
+            load_units(arguments, shared[team], team);
+        } else if (C::FETCHER && (threadIdx.x % 32 == 0) && (role < 2 * C::TEAMS)) {
+            fetch_units(arguments, shared[team], team);
         }
     } else {
-        if constexpr (C::GROUPS > 1) {
-            registers_grow<232>();
-        }
-        compute_units(arguments, shared);
+        registers_grow<C::CONSUMER_REGISTERS>();
+        int team = __shfl_sync(~0u, threadIdx.x / (C::GROUPS * 128), 0);
+        compute_units(arguments, shared[team], team);
     }
 }
 
@@ -907,16 +980,16 @@ template <class C> int launch(const bsattn_attend_cuda_params_t *params, cudaStr
         if (status == cudaSuccess) {
             status = cudaFuncSetAttribute(attend_kernel<C>,
                                           cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                          (int)sizeof(Shared<C>));
+                                          (int)(C::TEAMS * sizeof(Shared<C>)));
         }
         if (status != cudaSuccess) {
             return status;
         }
         multiprocessors = count;
     }
-    int64_t places = (int64_t)multiprocessors * C::CTAS;
-    unsigned ctas = (unsigned)((params->unit_count < places) ? params->unit_count : places);
-    attend_kernel<C><<<ctas, C::THREADS, sizeof(Shared<C>), stream>>>(arguments);
+    int64_t ctas = (params->unit_count + C::TEAMS - 1) / C::TEAMS;
+    unsigned grid = (unsigned)((ctas < multiprocessors) ? ctas : multiprocessors);
+    attend_kernel<C><<<grid, C::THREADS, C::TEAMS * sizeof(Shared<C>), stream>>>(arguments);
     return cudaGetLastError();
 }
 
@@ -926,11 +999,11 @@ int launch_type(const bsattn_attend_cuda_params_t *params, cudaStream_t stream)
     bool wide = params->shape.halves == 2;
 
     if (params->head_dim == 64) {
-        return wide ? launch<Config<T, 64, 2, 128, 4, 2, 1>>(params, stream)
-                    : launch<Config<T, 64, 1, 64, 4, 1, 3>>(params, stream);
+        return wide ? launch<Config<T, 64, 2, 2, 64, 4, 2>>(params, stream)
+                    : launch<Config<T, 64, 4, 1, 64, 2, 2>>(params, stream);
     }
-    return wide ? launch<Config<T, 128, 2, 128, 2, 2, 1>>(params, stream)
-                : launch<Config<T, 128, 1, 64, 3, 1, 2>>(params, stream);
+    return wide ? launch<Config<T, 128, 1, 2, 128, 2, 2>>(params, stream)
+                : launch<Config<T, 128, 2, 1, 64, 2, 2>>(params, stream);
 }
 
 int attend_sm90_launch(const bsattn_attend_cuda_params_t *params, struct CUstream_st *stream)
@@ -950,8 +1023,9 @@ int attend_sm90_launch(const bsattn_attend_cuda_params_t *params, struct CUstrea
  * where these see mostly the same keys; else each warpgroup goes its own way. */
 bsattn_tile_shape_t attend_sm90_shape(const bsattn_problem_t *problem, double blocks)
 {
-    bsattn_tile_shape_t wide = {2, 128, 0};
-    bsattn_tile_shape_t pairs = {2, 128, 1};
+    int keys = (problem->head_dim == 64) ? 64 : 128;
+    bsattn_tile_shape_t wide = {2, keys, 0};
+    bsattn_tile_shape_t pairs = {2, keys, 1};
     bsattn_tile_shape_t narrow = {1, 64, 0};
     double all = (double)((problem->seq_len + problem->block - 1) / problem->block);
 

@@ -1,0 +1,1298 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "bench/problem_cuda.h"
+
+#include <cuda_runtime.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend/tiles.h"
+#include "base/array.h"
+#include "base/bits.h"
+#include "base/clock.h"
+#include "base/half.h"
+#include "base/philox.h"
+#include "kernels/reference.h"
+#include "problem/pattern.h"
+#include "problem/problem.h"
+
+enum {
+    POOL_COUNT = 1048573, /* a prime, so that rows of a tensor differ */
+    GUARD_BYTES = 65536,
+    STREAM_BYTES = 32 << 20, /* keys and values of the streams worked on at a time */
+    HEADS_SAMPLED = 3,
+    ROWS_SAMPLED_MIN = 12,
+    DEAL_RUN_MAX = 4,
+};
+
+/* ------------------------------------------------------------------------------------- failures */
+
+__attribute__((noreturn)) static void end(int code, const char *what, const char *why)
+{
+    (void)fflush(stdout);
+    (void)fprintf(stderr, "%s: %s\n", what, why);
+    exit(code);
+}
+
+static void check_cuda(cudaError_t error, const char *what)
+{
+    if (error != cudaSuccess) {
+        end((error == cudaErrorMemoryAllocation) ? BSATTN_ERR_MEMORY : BSATTN_ERR_ENVIRONMENT, what,
+            cudaGetErrorString(error));
+    }
+}
+
+#define CUDA(_call) check_cuda((_call), #_call)
+
+static void check_status(bsattn_status_t status, const char *what)
+{
+    if (status != BSATTN_OK) {
+        end((int)status, what, bsattn_last_error());
+    }
+}
+
+static void *host_new(size_t count, size_t size)
+{
+    void *memory = calloc(count + 1, size);
+
+    if (memory == NULL) {
+        end(BSATTN_ERR_MEMORY, "calloc", "out of memory");
+    }
+    return memory;
+}
+
+const char *bsattn_gpu_error_text(int error)
+{
+    return cudaGetErrorString((cudaError_t)error);
+}
+
+/* ------------------------------------------------------------------------------------------ GPU */
+
+const char *bsattn_gpu_missing(void)
+{
+    int count = 0;
+    cudaError_t error = cudaGetDeviceCount(&count);
+
+    if (error != cudaSuccess) {
+        return cudaGetErrorString(error);
+    }
+    return (count > 0) ? NULL : "no GPU is visible";
+}
+
+int bsattn_gpu_capability(void)
+{
+    int major = 0;
+    int minor = 0;
+
+    CUDA(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0));
+    CUDA(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, 0));
+    return 10 * major + minor;
+}
+
+const char *bsattn_gpu_name(void)
+{
+    static struct cudaDeviceProp properties;
+
+    CUDA(cudaGetDeviceProperties(&properties, 0));
+    return properties.name;
+}
+
+const bsattn_cuda_kernel_t *bsattn_gpu_kernel(const char *name)
+{
+    static const bsattn_cuda_kernel_t *const kernels[] = {&bsattn_attend_sm90, &bsattn_attend_sm80,
+                                                          &bsattn_attend_plain};
+
+    for (size_t i = 0; i < sizeof(kernels) / sizeof(kernels[0]); ++i) {
+        if (strcmp(kernels[i]->name, name) == 0) {
+            return kernels[i];
+        }
+    }
+    return NULL;
+}
+
+bool bsattn_gpu_kernel_can(const bsattn_cuda_kernel_t *kernel, bsattn_dtype_t dtype, int head_dim)
+{
+    if (kernel == &bsattn_attend_sm90) {
+        return (bsattn_gpu_capability() == 90) && (dtype != BSATTN_F32) &&
+               ((head_dim == 64) || (head_dim == 128));
+    }
+    if (kernel == &bsattn_attend_sm80) {
+        return (bsattn_gpu_capability() >= 80) && (dtype != BSATTN_F32);
+    }
+    return true;
+}
+
+/* --------------------------------------------------------------------------------------- memory */
+
+static void *device_new(bsattn_gpu_case_t *gpu, size_t bytes)
+{
+    void *memory = NULL;
+
+    CUDA(cudaMalloc(&memory, (bytes == 0) ? 16 : bytes));
+    check_status(bsattn_array_reserve(&gpu->memory, &gpu->memory_capacity, gpu->memory_count + 1,
+                                      sizeof(*gpu->memory)),
+                 "case");
+    gpu->memory[gpu->memory_count++] = memory;
+    return memory;
+}
+
+/* What lies behind a tensor is NaN: a kernel that reads too far shows it. */
+static void *tensor_new(bsattn_gpu_case_t *gpu, size_t bytes)
+{
+    char *memory = device_new(gpu, bytes + GUARD_BYTES);
+
+    CUDA(cudaMemset(memory, 0xff, bytes + GUARD_BYTES));
+    return memory;
+}
+
+static void *device_copy(bsattn_gpu_case_t *gpu, const void *from, size_t bytes)
+{
+    void *memory = device_new(gpu, bytes);
+
+    if (bytes > 0) {
+        CUDA(cudaMemcpy(memory, from, bytes, cudaMemcpyHostToDevice));
+    }
+    return memory;
+}
+
+static size_t element_size(const bsattn_gpu_case_t *gpu)
+{
+    return bsattn_dtype_size(gpu->params.problem.dtype);
+}
+
+static int64_t q_count(const bsattn_problem_t *problem)
+{
+    return problem->batch * problem->seq_len * problem->heads_q * problem->head_dim;
+}
+
+static int64_t k_count(const bsattn_problem_t *problem)
+{
+    return problem->batch * problem->seq_len * problem->heads_kv * problem->head_dim;
+}
+
+static size_t lse_bytes(const bsattn_problem_t *problem)
+{
+    return (size_t)(problem->batch * problem->heads_q * problem->seq_len) * sizeof(float);
+}
+
+double bsattn_gpu_set_bytes(const bsattn_problem_t *problem)
+{
+    return (double)bsattn_dtype_size(problem->dtype) * 2.0 *
+           (double)(q_count(problem) + k_count(problem));
+}
+
+/* --------------------------------------------------------------------------------------- inputs */
+
+/* Random normal values of a type in device memory, made once. */
+static const char *pool_of(bsattn_dtype_t dtype)
+{
+    static char *pools[3];
+
+    if (pools[dtype] == NULL) {
+        float *values = host_new(POOL_COUNT, sizeof(*values));
+        void *rounded = host_new(POOL_COUNT, bsattn_dtype_size(dtype));
+        size_t bytes = POOL_COUNT * bsattn_dtype_size(dtype);
+
+        bsattn_philox_normal(20, 5, 0, POOL_COUNT, values);
+        bsattn_convert_from_f32(dtype, values, POOL_COUNT, rounded);
+        CUDA(cudaMalloc((void **)&pools[dtype], bytes));
+        CUDA(cudaMemcpy(pools[dtype], rounded, bytes, cudaMemcpyHostToDevice));
+        free(values);
+        free(rounded);
+    }
+    return pools[dtype];
+}
+
+static void fill_random(void *tensor, int64_t count, bsattn_dtype_t dtype, uint64_t seed)
+{
+    const char *pool = pool_of(dtype);
+    size_t size = bsattn_dtype_size(dtype);
+    int64_t from = (int64_t)(bsattn_mix(seed) % POOL_COUNT);
+
+    for (int64_t done = 0; done < count;) {
+        int64_t part = bsattn_min64(POOL_COUNT - from, count - done);
+        CUDA(cudaMemcpy((char *)tensor + (size_t)done * size, pool + (size_t)from * size,
+                        (size_t)part * size, cudaMemcpyDeviceToDevice));
+        done += part;
+        from = 0;
+    }
+}
+
+static void sets_init(bsattn_gpu_case_t *gpu)
+{
+    const bsattn_problem_t *problem = &gpu->params.problem;
+    size_t q_bytes = (size_t)q_count(problem) * element_size(gpu);
+    size_t k_bytes = (size_t)k_count(problem) * element_size(gpu);
+
+    gpu->sets = host_new((size_t)gpu->params.sets, sizeof(*gpu->sets));
+    for (int s = 0; s < gpu->params.sets; ++s) {
+        bsattn_gpu_set_t *set = &gpu->sets[s];
+        uint64_t seed = (gpu->params.seed + (uint64_t)s) * 3;
+
+        set->q = tensor_new(gpu, q_bytes);
+        set->k = tensor_new(gpu, k_bytes);
+        set->v = tensor_new(gpu, k_bytes);
+        set->o = tensor_new(gpu, q_bytes);
+        set->lse = tensor_new(gpu, lse_bytes(problem));
+        fill_random(set->q, q_count(problem), problem->dtype, seed);
+        fill_random(set->k, k_count(problem), problem->dtype, seed + 1);
+        fill_random(set->v, k_count(problem), problem->dtype, seed + 2);
+    }
+}
+
+void bsattn_gpu_case_fill(bsattn_gpu_case_t *gpu, bsattn_tensor_t tensor, int64_t first,
+                          int64_t count, float value)
+{
+    const bsattn_problem_t *problem = &gpu->params.problem;
+    int heads = (tensor == BSATTN_Q) ? problem->heads_q : problem->heads_kv;
+    int64_t row = (int64_t)heads * problem->head_dim;
+    float *values = host_new((size_t)(row * count), sizeof(*values));
+    void *rounded = host_new((size_t)(row * count), element_size(gpu));
+
+    for (int64_t i = 0; i < row * count; ++i) {
+        values[i] = value;
+    }
+    bsattn_convert_from_f32(problem->dtype, values, row * count, rounded);
+    for (int s = 0; s < gpu->params.sets; ++s) {
+        const bsattn_gpu_set_t *set = &gpu->sets[s];
+        char *to = (tensor == BSATTN_Q) ? set->q : (tensor == BSATTN_K) ? set->k : set->v;
+        for (int64_t b = 0; b < problem->batch; ++b) {
+            CUDA(cudaMemcpy(to + (size_t)((b * problem->seq_len + first) * row) * element_size(gpu),
+                            rounded, (size_t)(row * count) * element_size(gpu),
+                            cudaMemcpyHostToDevice));
+        }
+    }
+    free(values);
+    free(rounded);
+}
+
+/* ---------------------------------------------------------------- which launch sees which block */
+
+static int64_t block_tokens(const bsattn_problem_t *problem, int64_t block)
+{
+    return bsattn_problem_span_tokens(problem, block, block + 1);
+}
+
+static int key_class_of(const bsattn_gpu_case_t *gpu, int head_q)
+{
+    const bsattn_problem_t *problem = &gpu->params.problem;
+
+    return gpu->params.heads_differ ? head_q / (problem->heads_q / problem->heads_kv) : 0;
+}
+
+/* Blocks that a query head of a key class uses. */
+static void mark_used(const bsattn_gpu_case_t *gpu, unsigned char *used)
+{
+    const bsattn_pattern_t *pattern = gpu->pattern;
+    bsattn_row_work_t work = {0};
+    bsattn_spans_t row = {0};
+
+    for (int head = 0; head < gpu->params.problem.heads_q; ++head) {
+        unsigned char *mine = used + (size_t)key_class_of(gpu, head) * (size_t)pattern->blocks;
+        for (int64_t i = 0; i < pattern->blocks; ++i) {
+            check_status(bsattn_pattern_class_row(pattern, pattern->class_of_head[head], i, &work,
+                                                  &row),
+                         "pattern");
+            for (size_t s = 0; s < row.count; ++s) {
+                memset(mine + row.items[s].first, 1,
+                       (size_t)(row.items[s].last - row.items[s].first));
+            }
+        }
+    }
+    bsattn_row_work_free(&work);
+    bsattn_spans_free(&row);
+}
+
+/* Runs of a few neighbours go together, as blocks of one owner do. */
+static void deal_class(bsattn_gpu_case_t *gpu, int key_class, const unsigned char *used)
+{
+    int64_t nb = gpu->pattern->blocks;
+    int32_t *launch_of = gpu->launch_of + (size_t)key_class * (size_t)nb;
+    int32_t *place = gpu->place + (size_t)key_class * (size_t)nb;
+    int launches = gpu->params.launches;
+    int32_t *next = host_new((size_t)launches, sizeof(*next));
+    uint64_t lot = bsattn_mix(gpu->params.seed * 977 + (uint64_t)key_class);
+    int run = 0;
+    int32_t launch = 0;
+
+    for (int64_t j = 0; j < nb; ++j) {
+        lot = bsattn_mix(lot + BSATTN_MIX_STEP);
+        if (run-- == 0) {
+            launch = (int32_t)(lot % (uint64_t)launches);
+            run = (int)((lot >> 32) % DEAL_RUN_MAX);
+        }
+        launch_of[j] = launch;
+        if (gpu->params.heads_differ && (used[(int64_t)key_class * nb + j] == 0)) {
+            launch_of[j] = -1;
+            continue;
+        }
+        place[j] = next[launch]++;
+        gpu->key_tokens[(int64_t)launch * gpu->key_classes + key_class] +=
+            block_tokens(&gpu->params.problem, j);
+    }
+    free(next);
+}
+
+static void deal(bsattn_gpu_case_t *gpu)
+{
+    size_t nb = (size_t)gpu->pattern->blocks;
+    size_t classes = (size_t)(gpu->params.heads_differ ? gpu->params.problem.heads_kv : 1);
+    unsigned char *used = NULL;
+
+    gpu->key_classes = (int)classes;
+    gpu->launch_of = host_new(classes * nb, sizeof(*gpu->launch_of));
+    gpu->place = host_new(classes * nb, sizeof(*gpu->place));
+    gpu->key_tokens = host_new(classes * (size_t)gpu->params.launches, sizeof(*gpu->key_tokens));
+    if (gpu->params.heads_differ) {
+        used = host_new(classes * nb, 1);
+        mark_used(gpu, used);
+    }
+    for (int c = 0; c < gpu->key_classes; ++c) {
+        deal_class(gpu, c, used);
+    }
+    free(used);
+}
+
+/* ---------------------------------------------------------------------------------------- lists */
+
+/* The work of one list class in one launch, growing. */
+typedef struct list_build {
+    bsattn_work_item_t *items;
+    size_t item_count;
+    size_t item_capacity;
+    bsattn_key_run_t *runs;
+    size_t run_count;
+    size_t run_capacity;
+} list_build_t;
+
+static void list_free(list_build_t *list)
+{
+    free(list->items);
+    free(list->runs);
+}
+
+/* Add a key block to the item of a row, which is the last item of the list once it is there. */
+static void list_add(list_build_t *list, int64_t row, int32_t slot, bool partial)
+{
+    bsattn_work_item_t *item = (list->item_count > 0) ? &list->items[list->item_count - 1] : NULL;
+    bsattn_key_run_t *run = NULL;
+
+    if ((item == NULL) || (item->row != row)) {
+        check_status(bsattn_array_reserve(&list->items, &list->item_capacity, list->item_count + 1,
+                                          sizeof(*list->items)),
+                     "lists");
+        item = &list->items[list->item_count++];
+        *item =
+            (bsattn_work_item_t){.row = (int32_t)row, .run_first = (int64_t)list->run_count};
+    }
+    ++item->block_count;
+    if (item->run_count > item->partial_count) {
+        run = &list->runs[list->run_count - 1];
+        if (run->slot + run->count == slot) {
+            ++run->count;
+            return;
+        }
+    }
+    check_status(bsattn_array_reserve(&list->runs, &list->run_capacity, list->run_count + 1,
+                                      sizeof(*list->runs)),
+                 "lists");
+    list->runs[list->run_count++] = (bsattn_key_run_t){.slot = slot, .count = 1};
+    ++item->run_count;
+    item->partial_count = (uint16_t)(item->partial_count + (partial ? 1 : 0));
+}
+
+/* Partial entries first, which is the diagonal of each branch. */
+static void add_row(const bsattn_gpu_case_t *gpu, int key_class, int64_t row,
+                    const bsattn_spans_t *spans, list_build_t *lists)
+{
+    int64_t nb = gpu->pattern->blocks;
+    const int32_t *launch_of = gpu->launch_of + (int64_t)key_class * nb;
+    const int32_t *place = gpu->place + (int64_t)key_class * nb;
+    bool causal = gpu->params.problem.causal != 0;
+
+    for (int pass = causal ? 0 : 1; pass < 2; ++pass) {
+        for (size_t s = 0; s < spans->count; ++s) {
+            for (int64_t j = spans->items[s].first; j < spans->items[s].last; ++j) {
+                bool partial = causal && (j == row);
+                if (partial == (pass == 0)) {
+                    list_add(&lists[launch_of[j]], row, place[j], partial);
+                }
+            }
+        }
+    }
+}
+
+/* First and last among the launches with work for a row. @return whether there is any */
+static bool mark_ends(list_build_t *lists, int launches, int64_t row)
+{
+    bsattn_work_item_t *last = NULL;
+
+    for (int s = 0; s < launches; ++s) {
+        list_build_t *list = &lists[s];
+        if ((list->item_count > 0) && (list->items[list->item_count - 1].row == row)) {
+            bsattn_work_item_t *item = &list->items[list->item_count - 1];
+            item->first = (last == NULL) ? 1 : 0;
+            last = item;
+        }
+    }
+    if (last != NULL) {
+        last->last = 1;
+    }
+    return last != NULL;
+}
+
+static int item_compare(const void *a, const void *b)
+{
+    const bsattn_work_item_t *x = a;
+    const bsattn_work_item_t *y = b;
+
+    if (x->block_count != y->block_count) {
+        return (x->block_count < y->block_count) ? 1 : -1;
+    }
+    return (x->row > y->row) - (x->row < y->row);
+}
+
+/* @param lists  [launches], empty
+ * @param empty  [nb]: rows without keys
+ * @return their number */
+static int64_t build_class(const bsattn_gpu_case_t *gpu, int list_class, list_build_t *lists,
+                           int32_t *empty)
+{
+    bsattn_row_work_t work = {0};
+    bsattn_spans_t spans = {0};
+    int64_t empty_count = 0;
+
+    for (int64_t row = 0; row < gpu->pattern->blocks; ++row) {
+        check_status(bsattn_pattern_class_row(gpu->pattern, list_class / gpu->key_classes, row,
+                                              &work, &spans),
+                     "pattern");
+        add_row(gpu, list_class % gpu->key_classes, row, &spans, lists);
+        if (!mark_ends(lists, gpu->params.launches, row)) {
+            empty[empty_count++] = (int32_t)row;
+        }
+    }
+    for (int s = 0; s < gpu->params.launches; ++s) {
+        if (lists[s].item_count > 1) {
+            qsort(lists[s].items, lists[s].item_count, sizeof(*lists[s].items), item_compare);
+        }
+    }
+    bsattn_row_work_free(&work);
+    bsattn_spans_free(&spans);
+    return empty_count;
+}
+
+/* ------------------------------------------------------------------------------------- launches */
+
+/* Query heads of a list class, in pairs where the kernel wants pairs and the key head is the same.
+ * @param heads  [Hq, 2]
+ * @return the number of streams */
+static int32_t stream_heads(const bsattn_gpu_case_t *gpu, int list_class, bool pairs,
+                            int32_t *heads)
+{
+    const bsattn_problem_t *problem = &gpu->params.problem;
+    int group = problem->heads_q / problem->heads_kv;
+    int32_t count = 0;
+    bool open = false; /* the last stream may take a second head */
+
+    for (int h = 0; h < problem->heads_q; ++h) {
+        if (gpu->list_of_head[h] != list_class) {
+            continue;
+        }
+        if (pairs && open && (heads[2 * (count - 1)] / group == h / group)) {
+            heads[2 * (count - 1) + 1] = h;
+            open = false;
+            continue;
+        }
+        heads[2 * count] = h;
+        heads[2 * count + 1] = h;
+        ++count;
+        open = true;
+    }
+    return count;
+}
+
+/* As many streams as have keys and values that fit the L2 together. */
+static int32_t stream_group(const bsattn_gpu_case_t *gpu, const int32_t *heads, int32_t streams,
+                            int64_t key_tokens)
+{
+    const bsattn_problem_t *problem = &gpu->params.problem;
+    int group = problem->heads_q / problem->heads_kv;
+    double bytes = 2.0 * (double)key_tokens * (double)bsattn_problem_row_bytes(problem);
+    int32_t key_heads = 0;
+
+    for (int32_t s = 0; s < streams; ++s) {
+        key_heads += ((s == 0) || (heads[2 * s] / group != heads[2 * s - 2] / group)) ? 1 : 0;
+        if ((s > 0) && (bytes * key_heads > (double)STREAM_BYTES)) {
+            return s;
+        }
+    }
+    return (int32_t)bsattn_min64(
+        (int64_t)streams * problem->batch,
+        (int64_t)streams *
+            (int64_t)fmax(1.0, (double)STREAM_BYTES / fmax(1.0, bytes * key_heads)));
+}
+
+/* Cut a class's list of one launch and put it on the device. */
+static void add_tile_list(bsattn_gpu_case_t *gpu, int launch, int list_class,
+                          const list_build_t *built, bsattn_tile_list_t *lists)
+{
+    bsattn_attend_cuda_params_t *params = &gpu->launches[launch].params[0];
+    const bsattn_problem_t *problem = &gpu->params.problem;
+    int64_t key_tokens =
+        gpu->key_tokens[launch * gpu->key_classes + list_class % gpu->key_classes];
+    bsattn_work_list_t work = {built->items, (int64_t)built->item_count, built->runs};
+    bsattn_tiles_params_t cut = {params->shape, problem->block, problem->seq_len, key_tokens,
+                                 &work};
+    int32_t *heads = host_new(2 * (size_t)problem->heads_q, sizeof(*heads));
+    bsattn_tile_list_t *list = &lists[params->list_count++];
+    bsattn_tiles_t tiles;
+
+    check_status(bsattn_tiles_init(&tiles, &cut), "tiles");
+    list->items = device_copy(gpu, tiles.items, tiles.item_count * sizeof(*tiles.items));
+    list->tiles = device_copy(gpu, tiles.tiles, tiles.tile_count * sizeof(*tiles.tiles));
+    list->runs = device_copy(gpu, tiles.runs, tiles.run_count * sizeof(*tiles.runs));
+    list->item_count = (int32_t)tiles.item_count;
+    list->stream_heads = stream_heads(gpu, list_class, params->shape.pair_heads != 0, heads);
+    list->stream_group = stream_group(gpu, heads, list->stream_heads, key_tokens);
+    list->heads = device_copy(gpu, heads, 2 * (size_t)list->stream_heads * sizeof(*heads));
+    list->unit_first = params->unit_count;
+    params->unit_count += problem->batch * list->stream_heads * list->item_count;
+    bsattn_tiles_free(&tiles);
+    free(heads);
+}
+
+/* Where the keys lie. */
+static void place_keys(bsattn_gpu_case_t *gpu, int launch)
+{
+    const bsattn_problem_t *problem = &gpu->params.problem;
+    bsattn_attend_cuda_params_t *params = &gpu->launches[launch].params[0];
+    bsattn_key_head_t *heads = host_new((size_t)problem->heads_kv, sizeof(*heads));
+    int64_t rows = 0;
+
+    params->key_heads_alike = true;
+    for (int h = 0; h < problem->heads_kv; ++h) {
+        int key_class = gpu->params.heads_differ ? h : 0;
+        heads[h].rows = gpu->key_tokens[launch * gpu->key_classes + key_class];
+        heads[h].offset = (gpu->params.packed ? rows : h) * problem->head_dim;
+        rows += heads[h].rows;
+        params->key_heads_alike = params->key_heads_alike && (heads[h].rows == heads[0].rows);
+    }
+    params->key_rows = heads[0].rows;
+    params->key_head_stride = problem->head_dim * (gpu->params.packed ? heads[0].rows : 1);
+    params->key_row_stride = (int64_t)problem->head_dim *
+                             (gpu->params.packed ? 1 : problem->heads_kv);
+    params->key_batch_stride =
+        problem->head_dim *
+        (gpu->params.packed ? rows : problem->seq_len * (int64_t)problem->heads_kv);
+    params->key_heads =
+        device_copy(gpu, heads, (size_t)problem->heads_kv * sizeof(*heads));
+    gpu->key_heads[launch] = heads;
+    gpu->launches[launch].tokens_kv = rows;
+}
+
+/* Sets differ in their tensors and in the descriptors made from these. */
+static void launch_sets(bsattn_gpu_case_t *gpu, int launch)
+{
+    bsattn_gpu_launch_t *made = &gpu->launches[launch];
+    const bsattn_problem_t *problem = &gpu->params.problem;
+    size_t chunk_bytes =
+        (size_t)(problem->batch * made->tokens_kv * problem->head_dim) * element_size(gpu);
+    size_t maps_bytes = made->params[0].key_heads_alike
+                            ? 0
+                            : bsattn_attend_cuda_maps_bytes(gpu->params.kernel, problem->heads_kv);
+    void *maps = host_new(maps_bytes + 64, 1);
+    void *aligned = (void *)(((uintptr_t)maps + 63) / 64 * 64);
+
+    for (int s = 0; s < gpu->params.sets; ++s) {
+        bsattn_attend_cuda_params_t *params = &made->params[s];
+        *params = made->params[0];
+        params->q = gpu->sets[s].q;
+        params->o = gpu->sets[s].o;
+        params->lse = gpu->sets[s].lse;
+        params->k = gpu->params.packed ? tensor_new(gpu, chunk_bytes) : gpu->sets[s].k;
+        params->v = gpu->params.packed ? tensor_new(gpu, chunk_bytes) : gpu->sets[s].v;
+        if (maps_bytes > 0) {
+            check_cuda((cudaError_t)bsattn_attend_cuda_maps(params, gpu->key_heads[launch],
+                                                            aligned),
+                       "bsattn_attend_cuda_maps");
+            params->key_maps = device_copy(gpu, aligned, maps_bytes);
+        }
+    }
+    free(maps);
+}
+
+/* Rows without keys: once, before the first launch. */
+static void add_clear(bsattn_gpu_case_t *gpu, int list_class, const int32_t *rows, int64_t count)
+{
+    bsattn_clear_cuda_params_t *clear = &gpu->clears[list_class];
+    const bsattn_problem_t *problem = &gpu->params.problem;
+    int32_t *heads = host_new((size_t)problem->heads_q, sizeof(*heads));
+
+    for (int h = 0; h < problem->heads_q; ++h) {
+        if (gpu->list_of_head[h] == list_class) {
+            heads[clear->head_count++] = h;
+        }
+    }
+    clear->block = problem->block;
+    clear->row_count = count;
+    clear->rows = device_copy(gpu, rows, (size_t)count * sizeof(*rows));
+    clear->heads = device_copy(gpu, heads, (size_t)clear->head_count * sizeof(*heads));
+    free(heads);
+}
+
+static double mean_blocks(const list_build_t *built, size_t count)
+{
+    double blocks = 0.0;
+    double items = 0.0;
+
+    for (size_t i = 0; i < count; ++i) {
+        for (size_t k = 0; k < built[i].item_count; ++k) {
+            blocks += (double)built[i].items[k].block_count;
+        }
+        items += (double)built[i].item_count;
+    }
+    return (items > 0.0) ? blocks / items : 0.0;
+}
+
+static void launch_init(bsattn_gpu_case_t *gpu, int launch, bsattn_tile_shape_t shape,
+                        const list_build_t *built)
+{
+    const bsattn_problem_t *problem = &gpu->params.problem;
+    bsattn_tile_list_t *lists = host_new((size_t)gpu->list_count, sizeof(*lists));
+    bsattn_attend_cuda_params_t *params;
+
+    gpu->launches[launch].params = host_new((size_t)gpu->params.sets, sizeof(*params));
+    params = &gpu->launches[launch].params[0];
+    params->batch = problem->batch;
+    params->heads_q = problem->heads_q;
+    params->heads_kv = problem->heads_kv;
+    params->head_dim = problem->head_dim;
+    params->dtype = problem->dtype;
+    params->scale = (float)bsattn_problem_scale(problem);
+    params->shape = shape;
+    params->granule = (int)bsattn_min64(problem->block, shape.key_tile);
+    params->tokens = problem->seq_len;
+    params->state_o = gpu->state_o;
+    params->state_ml = gpu->state_ml;
+    params->counters = gpu->counters;
+    place_keys(gpu, launch);
+    for (int c = 0; c < gpu->list_count; ++c) {
+        const list_build_t *list = &built[c * gpu->params.launches + launch];
+        if ((list->item_count > 0) && (gpu->clears[c].head_count > 0)) {
+            add_tile_list(gpu, launch, c, list, lists);
+        }
+    }
+    params->lists = device_copy(gpu, lists, (size_t)params->list_count * sizeof(*lists));
+    launch_sets(gpu, launch);
+    free(lists);
+}
+
+static void state_init(bsattn_gpu_case_t *gpu)
+{
+    const bsattn_problem_t *problem = &gpu->params.problem;
+
+    gpu->counters = device_new(gpu, 2 * sizeof(uint32_t));
+    CUDA(cudaMemset(gpu->counters, 0, 2 * sizeof(uint32_t)));
+    if (gpu->params.launches > 1) {
+        gpu->state_o = device_new(gpu, lse_bytes(problem) * (size_t)problem->head_dim);
+        gpu->state_ml = device_new(gpu, 2 * lse_bytes(problem));
+    }
+}
+
+static void lists_init(bsattn_gpu_case_t *gpu)
+{
+    int launches = gpu->params.launches;
+    size_t count = (size_t)gpu->list_count * (size_t)launches;
+    list_build_t *built = host_new(count, sizeof(*built));
+    int32_t *empty = host_new((size_t)gpu->pattern->blocks, sizeof(*empty));
+    bsattn_tile_shape_t shape;
+
+    for (int c = 0; c < gpu->list_count; ++c) {
+        int64_t rows = build_class(gpu, c, built + (size_t)c * (size_t)launches, empty);
+        add_clear(gpu, c, empty, rows);
+    }
+    shape = gpu->params.kernel->shape(&gpu->params.problem, mean_blocks(built, count));
+    for (int s = 0; s < launches; ++s) {
+        launch_init(gpu, s, shape, built);
+    }
+    for (size_t i = 0; i < count; ++i) {
+        list_free(&built[i]);
+    }
+    free(built);
+    free(empty);
+}
+
+void bsattn_gpu_case_init(bsattn_gpu_case_t *gpu, const bsattn_gpu_params_t *params)
+{
+    bsattn_pattern_stats_t stats;
+    int heads_q = params->problem.heads_q;
+
+    *gpu = (bsattn_gpu_case_t){.params = *params};
+    gpu->params.packed = params->packed || params->heads_differ || (params->launches > 1);
+    check_status(bsattn_pattern_create(params->pattern, &params->problem, &gpu->pattern),
+                 "pattern");
+    check_status(bsattn_pattern_stats(gpu->pattern, &stats), "pattern");
+    gpu->flops = stats.flops;
+    deal(gpu);
+    gpu->list_count = gpu->pattern->class_count * gpu->key_classes;
+    gpu->list_of_head = host_new((size_t)heads_q, sizeof(int));
+    for (int h = 0; h < heads_q; ++h) {
+        gpu->list_of_head[h] =
+            gpu->pattern->class_of_head[h] * gpu->key_classes + key_class_of(gpu, h);
+    }
+    gpu->launches = host_new((size_t)params->launches, sizeof(*gpu->launches));
+    gpu->key_heads = host_new((size_t)params->launches, sizeof(*gpu->key_heads));
+    gpu->clears = host_new((size_t)gpu->list_count, sizeof(*gpu->clears));
+    sets_init(gpu);
+    state_init(gpu);
+    lists_init(gpu);
+    bsattn_gpu_case_pack(gpu);
+    bsattn_gpu_case_poison(gpu);
+    CUDA(cudaDeviceSynchronize());
+}
+
+void bsattn_gpu_case_free(bsattn_gpu_case_t *gpu)
+{
+    for (size_t i = 0; i < gpu->memory_count; ++i) {
+        CUDA(cudaFree(gpu->memory[i]));
+    }
+    for (int s = 0; s < gpu->params.launches; ++s) {
+        free(gpu->launches[s].params);
+        free(gpu->key_heads[s]);
+    }
+    free(gpu->launches);
+    free(gpu->key_heads);
+    free(gpu->clears);
+    free(gpu->list_of_head);
+    free(gpu->launch_of);
+    free(gpu->place);
+    free(gpu->key_tokens);
+    free(gpu->sets);
+    free(gpu->memory);
+    bsattn_pattern_destroy(gpu->pattern);
+    *gpu = (bsattn_gpu_case_t){0};
+}
+
+/* ---------------------------------------------------------------------------------------- masks */
+
+/* Distinct, ascending: Knuth's selection sampling. */
+static void mask_row(unsigned char *row, int64_t nb, int64_t wanted, uint64_t *lot)
+{
+    for (int64_t j = 0; j < nb; ++j) {
+        *lot += BSATTN_MIX_STEP;
+        row[j] = (bsattn_mix(*lot) % (uint64_t)(nb - j) < (uint64_t)wanted) ? 1 : 0;
+        wanted -= row[j];
+    }
+}
+
+void bsattn_gpu_write_mask(const char *path, int masks, int64_t nb, int64_t least, int64_t most,
+                           uint64_t seed)
+{
+    char header[128];
+    char first_axis[24] = "";
+    FILE *file = fopen(path, "wb");
+    unsigned char *row = host_new((size_t)nb, 1);
+    uint64_t lot = bsattn_mix(seed);
+    bool good = file != NULL;
+    int length;
+
+    if (masks > 1) {
+        (void)snprintf(first_axis, sizeof(first_axis), "%d, ", masks);
+    }
+    /* Version 1.0 and the length of what follows, 118. */
+    length = snprintf(header, sizeof(header),
+                      "\x93NUMPY\x01%c\x76%c{'descr': '|b1', 'fortran_order': False, "
+                      "'shape': (%s%lld, %lld), }",
+                      '\0', '\0', first_axis, (long long)nb, (long long)nb);
+    memset(header + length, ' ', sizeof(header) - (size_t)length);
+    header[sizeof(header) - 1] = '\n';
+    good = good && (fwrite(header, sizeof(header), 1, file) == 1);
+    for (int64_t i = 0; good && (i < masks * nb); ++i) {
+        lot += BSATTN_MIX_STEP;
+        mask_row(row, nb,
+                 bsattn_min64(nb, least + (int64_t)(bsattn_mix(~lot) %
+                                                    (uint64_t)(most - least + 1))),
+                 &lot);
+        good = fwrite(row, (size_t)nb, 1, file) == 1;
+    }
+    if ((file != NULL) && (fclose(file) != 0)) {
+        good = false;
+    }
+    free(row);
+    if (!good) {
+        end(BSATTN_ERR_FILE, path, "cannot be written");
+    }
+}
+
+/* ------------------------------------------------------------------------------------------ run */
+
+/* Copy the blocks of one head and batch item to their places, neighbours together. */
+static void pack_head(const bsattn_gpu_case_t *gpu, int set, int64_t b, int head)
+{
+    const bsattn_problem_t *problem = &gpu->params.problem;
+    int64_t nb = gpu->pattern->blocks;
+    int64_t at = (int64_t)(gpu->params.heads_differ ? head : 0) * nb;
+    size_t row_bytes = bsattn_problem_row_bytes(problem);
+    size_t token_bytes = row_bytes * (size_t)problem->heads_kv;
+    size_t from = (size_t)(b * problem->seq_len) * token_bytes + (size_t)head * row_bytes;
+
+    for (int64_t j = 0, next; j < nb; j = next) {
+        int32_t launch = gpu->launch_of[at + j];
+        for (next = j + 1; (next < nb) && (gpu->launch_of[at + next] == launch); ++next) {
+        }
+        if (launch >= 0) {
+            const bsattn_attend_cuda_params_t *params = &gpu->launches[launch].params[set];
+            const bsattn_gpu_set_t *in = &gpu->sets[set];
+            size_t rows = (size_t)bsattn_problem_span_tokens(problem, j, next);
+            size_t skip = from + (size_t)(j * problem->block) * token_bytes;
+            size_t to = (size_t)(b * params->key_batch_stride +
+                                 gpu->key_heads[launch][head].offset +
+                                 gpu->place[at + j] * (int64_t)problem->block *
+                                     params->key_row_stride) *
+                        element_size(gpu);
+            CUDA(cudaMemcpy2D((char *)params->k + to, row_bytes, (char *)in->k + skip, token_bytes,
+                              row_bytes, rows, cudaMemcpyDeviceToDevice));
+            CUDA(cudaMemcpy2D((char *)params->v + to, row_bytes, (char *)in->v + skip, token_bytes,
+                              row_bytes, rows, cudaMemcpyDeviceToDevice));
+        }
+    }
+}
+
+void bsattn_gpu_case_pack(bsattn_gpu_case_t *gpu)
+{
+    const bsattn_problem_t *problem = &gpu->params.problem;
+
+    for (int set = 0; gpu->params.packed && (set < gpu->params.sets); ++set) {
+        for (int64_t b = 0; b < problem->batch; ++b) {
+            for (int head = 0; head < problem->heads_kv; ++head) {
+                pack_head(gpu, set, b, head);
+            }
+        }
+    }
+}
+
+void bsattn_gpu_case_poison(bsattn_gpu_case_t *gpu)
+{
+    const bsattn_problem_t *problem = &gpu->params.problem;
+
+    for (int s = 0; s < gpu->params.sets; ++s) {
+        CUDA(cudaMemset(gpu->sets[s].o, 0xff, (size_t)q_count(problem) * element_size(gpu)));
+        CUDA(cudaMemset(gpu->sets[s].lse, 0xff, lse_bytes(problem)));
+    }
+    if (gpu->state_o != NULL) {
+        CUDA(cudaMemset(gpu->state_o, 0xff, lse_bytes(problem) * (size_t)problem->head_dim));
+        CUDA(cudaMemset(gpu->state_ml, 0xff, 2 * lse_bytes(problem)));
+    }
+}
+
+static int launch_all(const bsattn_gpu_case_t *gpu, int set)
+{
+    for (int s = 0; s < gpu->params.launches; ++s) {
+        int error = gpu->params.kernel->launch(&gpu->launches[s].params[set], NULL);
+        if (error != 0) {
+            return error;
+        }
+    }
+    return 0;
+}
+
+int bsattn_gpu_case_run(bsattn_gpu_case_t *gpu, int set)
+{
+    uint32_t counters[2];
+    int error;
+
+    for (int c = 0; c < gpu->list_count; ++c) {
+        bsattn_clear_cuda_params_t clear = gpu->clears[c];
+        clear.attend = &gpu->launches[0].params[set];
+        if ((clear.row_count > 0) && (clear.head_count > 0)) {
+            error = bsattn_clear_cuda(&clear, NULL);
+            if (error != 0) {
+                return error;
+            }
+        }
+    }
+    error = launch_all(gpu, set);
+    error = (error != 0) ? error : (int)cudaDeviceSynchronize();
+    if (error != 0) {
+        return error;
+    }
+    CUDA(cudaMemcpy(counters, gpu->counters, sizeof(counters), cudaMemcpyDeviceToHost));
+    if ((counters[0] != 0) || (counters[1] != 0)) {
+        end(BSATTN_ERR_RESULT, gpu->params.kernel->name, "the counters are not zero after a run");
+    }
+    return 0;
+}
+
+/* --------------------------------------------------------------------------------------- timing */
+
+static void run_or_end(const bsattn_gpu_case_t *gpu, int set)
+{
+    check_cuda((cudaError_t)launch_all(gpu, set), gpu->params.kernel->name);
+}
+
+/* Short runs are timed several at a time: an event is good to about a microsecond. */
+bsattn_stats_t bsattn_gpu_case_time(bsattn_gpu_case_t *gpu, int repeats)
+{
+    static const double least_ms = 0.3;
+    double *times_ms = host_new((size_t)repeats, sizeof(*times_ms));
+    bsattn_stats_t stats;
+    cudaEvent_t begin;
+    cudaEvent_t done;
+    float ms = 0.0f;
+    int inner = 3;
+    int set = 0;
+
+    CUDA(cudaEventCreate(&begin));
+    CUDA(cudaEventCreate(&done));
+    for (int r = -2; r < repeats; ++r) {
+        CUDA(cudaEventRecord(begin, NULL));
+        for (int i = 0; i < inner; ++i) {
+            run_or_end(gpu, set);
+            set = (set + 1) % gpu->params.sets;
+        }
+        CUDA(cudaEventRecord(done, NULL));
+        CUDA(cudaEventSynchronize(done));
+        CUDA(cudaEventElapsedTime(&ms, begin, done));
+        if (r < 0) {
+            inner = (int)fmax(1.0, ceil(least_ms / fmax(1e-3, (double)ms / inner)));
+        } else {
+            times_ms[r] = (double)ms / inner;
+        }
+    }
+    stats = bsattn_stats_of(times_ms, (size_t)repeats);
+    CUDA(cudaEventDestroy(begin));
+    CUDA(cudaEventDestroy(done));
+    free(times_ms);
+    return stats;
+}
+
+void bsattn_gpu_case_time_host(bsattn_gpu_case_t *gpu, int repeats, bsattn_stats_t *launch_us_p,
+                               bsattn_stats_t *total_us_p)
+{
+    enum { WARM_UP = 20 };
+    double *launch_us = host_new((size_t)repeats, sizeof(*launch_us));
+    double *total_us = host_new((size_t)repeats, sizeof(*total_us));
+
+    CUDA(cudaDeviceSynchronize());
+    for (int r = -WARM_UP; r < repeats; ++r) {
+        double start_ms = bsattn_clock_ms();
+        double launched_ms;
+
+        run_or_end(gpu, (r + WARM_UP) % gpu->params.sets);
+        launched_ms = bsattn_clock_ms();
+        CUDA(cudaStreamSynchronize(NULL));
+        if (r >= 0) {
+            launch_us[r] = 1e3 * (launched_ms - start_ms);
+            total_us[r] = 1e3 * (bsattn_clock_ms() - start_ms);
+        }
+    }
+    *launch_us_p = bsattn_stats_of(launch_us, (size_t)repeats);
+    *total_us_p = bsattn_stats_of(total_us, (size_t)repeats);
+    free(launch_us);
+    free(total_us);
+}
+
+/* ------------------------------------------------------------------------------------ comparing */
+
+double bsattn_gpu_bound(bsattn_dtype_t dtype)
+{
+    return (dtype == BSATTN_F32) ? 2e-5 : (dtype == BSATTN_F16) ? 2e-3 : 1.2e-2;
+}
+
+static const double lse_bound = 1e-4;
+
+/* One head's rows of a tensor [b, N, H, D] in host memory. */
+static void *fetch_head(const bsattn_gpu_case_t *gpu, const void *tensor, int heads, int64_t b,
+                        int head)
+{
+    const bsattn_problem_t *problem = &gpu->params.problem;
+    size_t row_bytes = bsattn_problem_row_bytes(problem);
+    size_t token_bytes = row_bytes * (size_t)heads;
+    void *rows = host_new((size_t)problem->seq_len, row_bytes);
+
+    CUDA(cudaMemcpy2D(rows, row_bytes,
+                      (const char *)tensor + (size_t)(b * problem->seq_len) * token_bytes +
+                          (size_t)head * row_bytes,
+                      token_bytes, row_bytes, (size_t)problem->seq_len, cudaMemcpyDeviceToHost));
+    return rows;
+}
+
+/* What a head's rows are compared from. */
+typedef struct head_data {
+    const bsattn_gpu_case_t *gpu;
+    int64_t batch;
+    int head;
+    char *q;
+    char *k;
+    char *v;
+    char *o;
+    float *lse;
+} head_data_t;
+
+static head_data_t head_fetch(const bsattn_gpu_case_t *gpu, int set, int64_t b, int head)
+{
+    const bsattn_problem_t *problem = &gpu->params.problem;
+    const bsattn_gpu_set_t *from = &gpu->sets[set];
+    int head_kv = head / (problem->heads_q / problem->heads_kv);
+    head_data_t data = {.gpu = gpu, .batch = b, .head = head};
+
+    data.q = fetch_head(gpu, from->q, problem->heads_q, b, head);
+    data.o = fetch_head(gpu, from->o, problem->heads_q, b, head);
+    data.k = fetch_head(gpu, from->k, problem->heads_kv, b, head_kv);
+    data.v = fetch_head(gpu, from->v, problem->heads_kv, b, head_kv);
+    data.lse = host_new((size_t)problem->seq_len, sizeof(float));
+    CUDA(cudaMemcpy(data.lse, from->lse + (b * problem->heads_q + head) * problem->seq_len,
+                    (size_t)problem->seq_len * sizeof(float), cudaMemcpyDeviceToHost));
+    return data;
+}
+
+static void head_release(head_data_t *data)
+{
+    free(data->q);
+    free(data->k);
+    free(data->v);
+    free(data->o);
+    free(data->lse);
+}
+
+/* Keys first .. last - 1, a few at a time. */
+static void reference_span(const head_data_t *data, bsattn_reference_t *reference, int64_t first,
+                           int64_t last)
+{
+    enum { PART = 64 };
+    const bsattn_problem_t *problem = &data->gpu->params.problem;
+    size_t row_bytes = bsattn_problem_row_bytes(problem);
+    float k[PART * BSATTN_REFERENCE_HEAD_DIM_MAX];
+    float v[PART * BSATTN_REFERENCE_HEAD_DIM_MAX];
+
+    for (int64_t at = first; at < last; at += PART) {
+        int64_t count = bsattn_min64(PART, last - at);
+        bsattn_convert_to_f32(problem->dtype, data->k + (size_t)at * row_bytes,
+                              count * problem->head_dim, k);
+        bsattn_convert_to_f32(problem->dtype, data->v + (size_t)at * row_bytes,
+                              count * problem->head_dim, v);
+        bsattn_reference_add(reference, k, v, count);
+    }
+}
+
+static double reference_row(const head_data_t *data, int64_t row, bsattn_row_work_t *work,
+                            bsattn_spans_t *spans, bsattn_reference_t *reference)
+{
+    const bsattn_problem_t *problem = &data->gpu->params.problem;
+    const bsattn_pattern_t *pattern = data->gpu->pattern;
+    float query[BSATTN_REFERENCE_HEAD_DIM_MAX];
+
+    bsattn_convert_to_f32(problem->dtype,
+                          data->q + (size_t)row * bsattn_problem_row_bytes(problem),
+                          problem->head_dim, query);
+    bsattn_reference_begin(reference, problem->head_dim, (float)bsattn_problem_scale(problem),
+                           query);
+    check_status(bsattn_pattern_class_row(pattern, pattern->class_of_head[data->head],
+                                          row / problem->block, work, spans),
+                 "pattern");
+    for (size_t s = 0; s < spans->count; ++s) {
+        int64_t last = bsattn_min64(spans->items[s].last * (int64_t)problem->block,
+                                    problem->causal ? row + 1 : problem->seq_len);
+        reference_span(data, reference, spans->items[s].first * (int64_t)problem->block, last);
+    }
+    return bsattn_reference_end(reference);
+}
+
+/* NaN in the reference must be NaN in the result, and nothing else is. @return whether it is
+ * right */
+static bool row_right(bsattn_dtype_t dtype, int head_dim, const double *expected,
+                      double expected_lse, const float *out, double lse,
+                      bsattn_gpu_errors_t *errors)
+{
+    double error = 0.0;
+    double norm = 0.0;
+    double lse_error = (expected_lse == lse) ? 0.0 : fabs(expected_lse - lse);
+
+    for (int d = 0; d < head_dim; ++d) {
+        error += (out[d] - expected[d]) * (out[d] - expected[d]);
+        norm += expected[d] * expected[d];
+    }
+    if (isnan(expected_lse) || isnan(norm)) {
+        return isnan(error);
+    }
+    error = (error == 0.0) ? 0.0 : (norm == 0.0) ? INFINITY : sqrt(error / norm);
+    errors->out = (error > errors->out) || isnan(error) ? error : errors->out;
+    errors->lse = (lse_error > errors->lse) || isnan(lse_error) ? lse_error : errors->lse;
+    return (error <= bsattn_gpu_bound(dtype)) && (lse_error <= lse_bound);
+}
+
+static void errors_merge(bsattn_gpu_errors_t *all, const bsattn_gpu_errors_t *some)
+{
+    if ((all->bad_rows == 0) && (some->bad_rows > 0)) {
+        all->bad_batch = some->bad_batch;
+        all->bad_head = some->bad_head;
+        all->bad_row = some->bad_row;
+    }
+    all->rows += some->rows;
+    all->bad_rows += some->bad_rows;
+    all->out = (some->out > all->out) || isnan(some->out) ? some->out : all->out;
+    all->lse = (some->lse > all->lse) || isnan(some->lse) ? some->lse : all->lse;
+}
+
+static void note_bad(bsattn_gpu_errors_t *errors, int64_t b, int head, int64_t row)
+{
+    if (errors->bad_rows++ == 0) {
+        errors->bad_batch = (int)b;
+        errors->bad_head = head;
+        errors->bad_row = row;
+    }
+}
+
+/* @param rows  to compare, spread over all */
+static void compare_head(const head_data_t *data, int64_t rows, bsattn_gpu_errors_t *errors)
+{
+    const bsattn_problem_t *problem = &data->gpu->params.problem;
+    size_t row_bytes = bsattn_problem_row_bytes(problem);
+
+#pragma omp parallel
+    {
+        bsattn_gpu_errors_t mine = {0};
+        bsattn_row_work_t work = {0};
+        bsattn_spans_t spans = {0};
+        bsattn_reference_t reference;
+        float out[BSATTN_REFERENCE_HEAD_DIM_MAX];
+
+#pragma omp for schedule(dynamic, 4)
+        for (int64_t i = 0; i < rows; ++i) {
+            /* The last row is among them; odd steps meet all places of a tile. */
+            int64_t row = problem->seq_len - 1 - i * problem->seq_len / rows;
+            double lse = reference_row(data, row, &work, &spans, &reference);
+
+            bsattn_convert_to_f32(problem->dtype, data->o + (size_t)row * row_bytes,
+                                  problem->head_dim, out);
+            ++mine.rows;
+            if (!row_right(problem->dtype, problem->head_dim, reference.out, lse, out,
+                           (double)data->lse[row], &mine)) {
+                note_bad(&mine, data->batch, data->head, row);
+            }
+        }
+        bsattn_row_work_free(&work);
+        bsattn_spans_free(&spans);
+#pragma omp critical
+        errors_merge(errors, &mine);
+    }
+}
+
+static bool element_finite(const void *values, int64_t index, bsattn_dtype_t dtype)
+{
+    if (dtype == BSATTN_F32) {
+        return isfinite(((const float *)values)[index]) != 0;
+    }
+    return (dtype == BSATTN_F16) ? (((const uint16_t *)values)[index] & 0x7c00u) != 0x7c00u
+                                 : (((const uint16_t *)values)[index] & 0x7f80u) != 0x7f80u;
+}
+
+static int64_t count_spills(const void *behind)
+{
+    unsigned char guard[4096];
+    int64_t spills = 0;
+
+    CUDA(cudaMemcpy(guard, behind, sizeof(guard), cudaMemcpyDeviceToHost));
+    for (size_t i = 0; i < sizeof(guard); ++i) {
+        spills += (guard[i] != 0xff) ? 1 : 0;
+    }
+    return spills;
+}
+
+/* Everything is written, and nothing behind it. */
+static void scan_outputs(const bsattn_gpu_case_t *gpu, int set, bsattn_gpu_errors_t *errors)
+{
+    const bsattn_problem_t *problem = &gpu->params.problem;
+    const bsattn_gpu_set_t *from = &gpu->sets[set];
+    int64_t count = q_count(problem);
+    size_t bytes = (size_t)count * element_size(gpu);
+    void *o = host_new((size_t)count, element_size(gpu));
+    int64_t nonfinite = 0;
+
+    CUDA(cudaMemcpy(o, from->o, bytes, cudaMemcpyDeviceToHost));
+#pragma omp parallel for reduction(+ : nonfinite) schedule(static)
+    for (int64_t i = 0; i < count; ++i) {
+        nonfinite += element_finite(o, i, problem->dtype) ? 0 : 1;
+    }
+    errors->nonfinite = nonfinite;
+    errors->spills = count_spills((const char *)from->o + bytes) +
+                     count_spills((const char *)from->lse + lse_bytes(problem));
+    free(o);
+}
+
+bsattn_gpu_errors_t bsattn_gpu_case_compare(const bsattn_gpu_case_t *gpu, int set, double pairs_max)
+{
+    const bsattn_problem_t *problem = &gpu->params.problem;
+    int64_t heads = problem->batch * problem->heads_q;
+    double pairs_row = gpu->flops / (4.0 * problem->head_dim) / (double)(heads * problem->seq_len);
+    double rows_all = pairs_max / fmax(1.0, pairs_row);
+    bool all = rows_all >= (double)(heads * problem->seq_len);
+    int64_t sampled = (all || (rows_all >= (double)(heads * ROWS_SAMPLED_MIN)))
+                          ? heads
+                          : bsattn_min64(heads, HEADS_SAMPLED);
+    int64_t rows = (int64_t)fmax(ROWS_SAMPLED_MIN, rows_all / (double)sampled);
+    bsattn_gpu_errors_t errors = {0};
+
+    scan_outputs(gpu, set, &errors);
+    for (int64_t i = 0; i < sampled; ++i) {
+        int64_t which = (sampled > 1) ? i * (heads - 1) / (sampled - 1) : 0;
+        head_data_t data =
+            head_fetch(gpu, set, which / problem->heads_q, (int)(which % problem->heads_q));
+        compare_head(&data, bsattn_min64(rows, problem->seq_len), &errors);
+        head_release(&data);
+    }
+    return errors;
+}
+
+void bsattn_gpu_case_results(const bsattn_gpu_case_t *gpu, int set, float *o, float *lse)
+{
+    const bsattn_problem_t *problem = &gpu->params.problem;
+    size_t bytes = (size_t)q_count(problem) * element_size(gpu);
+    void *encoded = host_new(bytes, 1);
+
+    CUDA(cudaMemcpy(encoded, gpu->sets[set].o, bytes, cudaMemcpyDeviceToHost));
+    bsattn_convert_to_f32(problem->dtype, encoded, q_count(problem), o);
+    CUDA(cudaMemcpy(lse, gpu->sets[set].lse, lse_bytes(problem), cudaMemcpyDeviceToHost));
+    free(encoded);
+}
+
+/* Two rounded results may lie twice the bound apart; only the errors' sizes tell of that. */
+bsattn_gpu_errors_t bsattn_gpu_case_compare_cases(const bsattn_gpu_case_t *gpu,
+                                                  const bsattn_gpu_case_t *other)
+{
+    const bsattn_problem_t *problem = &gpu->params.problem;
+    size_t count = (size_t)q_count(problem);
+    float *o[2] = {host_new(count, sizeof(float)), host_new(count, sizeof(float))};
+    float *lse[2] = {host_new(lse_bytes(problem), 1), host_new(lse_bytes(problem), 1)};
+    int64_t heads = problem->batch * problem->heads_q;
+    bsattn_gpu_errors_t errors = {0};
+
+    bsattn_gpu_case_results(gpu, 0, o[0], lse[0]);
+    bsattn_gpu_case_results(other, 0, o[1], lse[1]);
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < heads * problem->seq_len; ++i) {
+        int64_t x = i / problem->seq_len;
+        int64_t row = i % problem->seq_len;
+        int64_t at = ((x / problem->heads_q * problem->seq_len + row) * problem->heads_q +
+                      x % problem->heads_q) *
+                     problem->head_dim;
+        double expected[BSATTN_REFERENCE_HEAD_DIM_MAX];
+        bsattn_gpu_errors_t mine = {.rows = 1};
+
+        for (int d = 0; d < problem->head_dim; ++d) {
+            expected[d] = (double)o[1][at + d];
+        }
+        if (!row_right(problem->dtype, problem->head_dim, expected, (double)lse[1][i], o[0] + at,
+                       (double)lse[0][i], &mine)) {
+            note_bad(&mine, x / problem->heads_q, (int)(x % problem->heads_q), row);
+        }
+#pragma omp critical
+        errors_merge(&errors, &mine);
+    }
+    for (int i = 0; i < 2; ++i) {
+        free(o[i]);
+        free(lse[i]);
+    }
+    return errors;
+}
