@@ -14,6 +14,7 @@
 #include <cuda_runtime.h>
 #include <math.h>
 #include <string.h>
+#include <type_traits>
 
 using namespace bsattn;
 
@@ -80,6 +81,7 @@ template <class C> struct Shared {
     alignas(1024) uint8_t k[C::STAGES][C::TILE_BYTES];
     alignas(1024) uint8_t v[C::STAGES][C::TILE_BYTES];
     alignas(16) bsattn_key_tile_t masks[C::STAGES];
+    uint32_t poison[C::STAGES][C::KEYS / 32]; /* bit per key of a masked tile: V is not finite */
     Slot slots[2];
     uint64_t slot_full[2], slot_empty[2];
     uint64_t q_full[C::Q_BUFFERS], q_empty[C::Q_BUFFERS];
@@ -252,6 +254,10 @@ template <class C> struct Loader {
             load_masked_tile<C>(source, MAP_K_TILE, shared_address(shared.k[stage.index]), k_full,
                                 tile->key_row, granule);
             barrier_wait(shared_address(&shared.v_empty[stage.index]), stage.parity ^ 1);
+#pragma unroll
+            for (int i = 0; i < C::KEYS / 32; ++i) {
+                shared.poison[stage.index][i] = 0;
+            }
             barrier_arrive_expect(v_full, C::TILE_BYTES);
             load_masked_tile<C>(source, MAP_V_TILE, shared_address(shared.v[stage.index]), v_full,
                                 tile->key_row, granule);
@@ -394,7 +400,10 @@ template <class C> struct Consumer {
     Turn<C::STAGES> k_stage, v_stage;
 
     float m[2];
-    float l[2]; /* this thread's columns only, until the end */
+    float l[2];         /* this thread's columns only, until the end */
+    /* Of the tile whose scores came last, where it hides a key from somebody of the team, else 0:
+     * squares visible to this warp's rows (bits 0-7), squares on the diagonal (8-15), and bit 16. */
+    uint32_t veil;
     float s[SCORES]; /* scores, then probabilities */
     float o[RESULTS];
     uint32_t p[SCORES / 2];
@@ -450,6 +459,13 @@ template <class C> struct Consumer {
         product_commit();
     }
 
+    static __device__ __forceinline__ uint64_t all_visible()
+    {
+        uint64_t row = (1u << (C::KEYS / 16)) - 1;
+
+        return row * ((C::GROUPS == 2) ? 0x0101010101010101u : 0x01010101u);
+    }
+
     /* Hide what the tile's squares hide. */
     __device__ __forceinline__ void mask()
     {
@@ -460,6 +476,9 @@ template <class C> struct Consumer {
         int row = lane / 4;
         int column = 2 * (lane % 4);
 
+        veil = ((tile.visible != all_visible()) || (tile.diagonal != 0))
+                   ? 0x10000 | (diagonal << 8) | visible
+                   : 0;
         if ((visible == ((1u << (C::KEYS / 16)) - 1)) && (diagonal == 0) &&
             (tile.key_limit >= C::KEYS)) {
             return;
@@ -553,8 +572,7 @@ template <class C> struct Consumer {
 
     /* The unit whose results are in o. */
     int row; /* of the rank's tokens: this thread's first */
-    int head;
-    int batch;
+    int stream; /* batch item * Hq + query head */
     bool active, first, last; /* this warp's rows */
 
     __device__ __forceinline__ bool lone_copy(const Slot &slot) const
@@ -567,8 +585,7 @@ template <class C> struct Consumer {
         int bit = 4 * group + warp;
 
         row = slot.row[group] + 16 * warp + lane / 4;
-        head = slot.head[group];
-        batch = slot.batch;
+        stream = slot.batch * arguments.params.heads_q + slot.head[group];
         /* A head without a partner is both halves: one of them writes. */
         active = (((slot.active >> bit) & 1) != 0) && !lone_copy(slot);
         first = ((slot.first >> bit) & 1) != 0;
@@ -582,15 +599,16 @@ template <class C> struct Consumer {
 
     __device__ __forceinline__ int64_t state_row(int h) const
     {
-        const bsattn_attend_cuda_params_t &params = arguments.params;
-
-        return ((int64_t)batch * params.heads_q + head) * params.tokens + row + 8 * h;
+        return stream * arguments.params.tokens + row + 8 * h;
     }
 
     __device__ __forceinline__ void next_sums(const Slot &slot);
     __device__ __forceinline__ void read_results();
-    __device__ __forceinline__ void write(const float (&top)[2], float (&sum)[2]);
+    __device__ __forceinline__ void finish_sums(float (&ending)[2]);
+    __device__ __forceinline__ void write_results(const float (&ending)[2]);
     __device__ __forceinline__ void scores_done(bool masked);
+    __device__ __forceinline__ void guard_values();
+    __device__ __forceinline__ bool sees(int key, int h) const;
     __device__ __forceinline__ void results_done();
 };
 
@@ -636,9 +654,32 @@ template <class C> __device__ __forceinline__ void Consumer<C>::read_results()
     }
 }
 
-/* top, sum: m and l of the rows, the sums of this thread's columns only. */
-template <class C> __device__ __forceinline__ void
-Consumer<C>::write(const float (&top)[2], float (&sum)[2])
+/* The sums of the unit are complete: write what comes of them. ending: what its results are to be
+ * multiplied with. */
+template <class C> __device__ __forceinline__ void Consumer<C>::finish_sums(float (&ending)[2])
+{
+    const bsattn_attend_cuda_params_t &params = arguments.params;
+
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+        float sum = l[h];
+        sum += __shfl_xor_sync(~0u, sum, 1);
+        sum += __shfl_xor_sync(~0u, sum, 2);
+        ending[h] = !last ? 1.0f : (sum == 0.0f) ? 0.0f : 1.0f / sum;
+        if (!active || (lane % 4 != 0) || (row + 8 * h >= params.tokens)) {
+            continue;
+        }
+        if (!last) {
+            reinterpret_cast<float2 *>(params.state_ml)[state_row(h)] = make_float2(m[h], sum);
+        } else if (params.lse != nullptr) {
+            params.lse[state_row(h)] =
+                (sum == 0.0f) ? -INFINITY : (m[h] + log2f(sum)) * LN_2;
+        }
+    }
+}
+
+template <class C>
+__device__ __forceinline__ void Consumer<C>::write_results(const float (&ending)[2])
 {
     const bsattn_attend_cuda_params_t &params = arguments.params;
     int quad_lane = lane % 4;
@@ -649,42 +690,33 @@ Consumer<C>::write(const float (&top)[2], float (&sum)[2])
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
         bool real = row + 8 * h < params.tokens;
-        int64_t at = state_row(h);
-        sum[h] += __shfl_xor_sync(~0u, sum[h], 1);
-        sum[h] += __shfl_xor_sync(~0u, sum[h], 2);
         if (!last) {
-            if (!real) {
-                continue;
-            }
-            float *to = params.state_o + at * C::D + 2 * quad_lane;
+            float *to = params.state_o + state_row(h) * C::D + 2 * quad_lane;
 #pragma unroll
             for (int j = 0; j < C::D / 8; ++j) {
-                *reinterpret_cast<float2 *>(to + 8 * j) =
-                    make_float2(o[4 * j + 2 * h], o[4 * j + 2 * h + 1]);
-            }
-            if (quad_lane == 0) {
-                reinterpret_cast<float2 *>(params.state_ml)[at] = make_float2(top[h], sum[h]);
+                if (real) {
+                    *reinterpret_cast<float2 *>(to + 8 * j) =
+                        make_float2(o[4 * j + 2 * h], o[4 * j + 2 * h + 1]);
+                }
             }
             continue;
         }
-        float inverse = (sum[h] == 0.0f) ? 0.0f : 1.0f / sum[h];
+        int64_t batch = stream / params.heads_q;
+        int64_t head = stream - batch * params.heads_q;
         T *to = static_cast<T *>(params.o) +
-                (((int64_t)batch * params.tokens + row + 8 * h) * params.heads_q + head) * C::D;
+                ((batch * params.tokens + row + 8 * h) * params.heads_q + head) * C::D;
 #pragma unroll
         for (int j = 0; j < C::D / 8; j += 4) {
             uint32_t words[4];
 #pragma unroll
             for (int k = 0; k < 4; ++k) {
-                words[k] = pack<T>(o[4 * (j + k) + 2 * h] * inverse,
-                                   o[4 * (j + k) + 2 * h + 1] * inverse);
+                words[k] = pack<T>(o[4 * (j + k) + 2 * h] * ending[h],
+                                   o[4 * (j + k) + 2 * h + 1] * ending[h]);
             }
             uint4 wide = quad_transpose(words, quad_lane);
             if (real) {
                 *reinterpret_cast<uint4 *>(to + 8 * (j + quad_lane)) = wide;
             }
-        }
-        if (real && (quad_lane == 0) && (params.lse != nullptr)) {
-            params.lse[at] = (sum[h] == 0.0f) ? -INFINITY : (top[h] + log2f(sum[h])) * LN_2;
         }
     }
 }
@@ -693,6 +725,7 @@ Consumer<C>::write(const float (&top)[2], float (&sum)[2])
 template <class C> __device__ __forceinline__ void Consumer<C>::scores_done(bool masked)
 {
     pin(s);
+    veil = 0;
     if (masked) {
         mask();
     }
@@ -707,6 +740,72 @@ template <class C> __device__ __forceinline__ void Consumer<C>::results_done()
     v_stage.next();
 }
 
+template <class C> __device__ __forceinline__ bool Consumer<C>::sees(int key, int h) const
+{
+    bool visible = ((veil >> (key / 16)) & 1) != 0;
+    bool part = ((veil >> (8 + key / 16)) & 1) != 0;
+
+    return visible && (!part || (key % 16 <= lane / 4 + 8 * h));
+}
+
+/* A probability of 0 does not hide a value that is not finite: 0 * NaN is NaN. Where a tile hides
+ * something, such values are replaced by 0 in shared memory before they are used, and the rows that
+ * do see them become NaN. Both warpgroups of a team look; who comes second finds the marks of the
+ * first. */
+template <class C> __device__ __forceinline__ void Consumer<C>::guard_values()
+{
+    constexpr uint32_t exponents = std::is_same<T, __half>::value ? 0x7C007C00u : 0x7F807F80u;
+    constexpr int words = C::TILE_BYTES / 4 / 128; /* of a thread */
+    uint32_t *values = reinterpret_cast<uint32_t *>(shared.v[v_stage.index]);
+    uint32_t *poison = shared.poison[v_stage.index];
+    int thread = 32 * warp + lane;
+    int barrier = 8 + C::GROUPS * team + group;
+    uint32_t bad = 0;
+
+    if (veil == 0) {
+        return;
+    }
+#pragma unroll 4
+    for (int i = 0; i < words; i += 4) {
+        uint4 four = *reinterpret_cast<uint4 *>(values + 128 * i + 4 * thread);
+        /* A half word without a zero in its exponent leaves 0, and 0 - 1 has the top bit. */
+        bad |= ((~four.x & exponents) - 0x00010001u) | ((~four.y & exponents) - 0x00010001u) |
+               ((~four.z & exponents) - 0x00010001u) | ((~four.w & exponents) - 0x00010001u);
+    }
+    if (!named_any(barrier, 128, (bad & 0x80008000u) != 0)) {
+        return;
+    }
+#pragma unroll 1
+    for (int pass = 0; pass < 2; ++pass) {
+#pragma unroll 1
+        for (int i = 0; i < words; ++i) {
+            int at = 128 * i + thread;
+            uint32_t word = values[at];
+            uint32_t low = ((~word & exponents & 0xFFFFu) == 0) ? 0xFFFFu : 0;
+            uint32_t high = ((~word & exponents & 0xFFFF0000u) == 0) ? 0xFFFF0000u : 0;
+            int key = at * 4 % C::SLAB_BYTES / 128;
+            if ((low | high) == 0) {
+                continue;
+            }
+            if (pass == 0) {
+                atomicOr(poison + key / 32, 1u << (key % 32));
+            } else {
+                values[at] = word & ~(low | high);
+            }
+        }
+        __threadfence_block();
+        async_fence();
+        named_sync(barrier, 128);
+    }
+#pragma unroll 1
+    for (int key = 0; key < C::KEYS; ++key) {
+        if (((poison[key / 32] >> (key % 32)) & 1) != 0) {
+            l[0] = sees(key, 0) ? NAN : l[0];
+            l[1] = sees(key, 1) ? NAN : l[1];
+        }
+    }
+}
+
 /* The tiles of all units are one sequence: the scores of a unit's first tile are issued beside the
  * last products of the unit before, whose results are written while the next scores wait. */
 template <class C>
@@ -718,6 +817,7 @@ __device__ void compute_units(const Arguments &arguments, Shared<C> &shared, int
     Turn<C::Q_BUFFERS> q;
     Turn<2> turn;
     float factor[2];
+    float ending[2];
     /* The compiler must know that all threads go the same way between products. */
     int key_tiles;
     int tile_count;
@@ -753,10 +853,11 @@ __device__ void compute_units(const Arguments &arguments, Shared<C> &shared, int
 
 #pragma unroll 1
     for (;;) {
+        barrier_wait(shared_address(&shared.v_full[self.v_stage.index]), self.v_stage.parity);
+        self.guard_values();
         bool fresh = (++t == key_tiles);
-        float top[2] = {self.m[0], self.m[1]};
-        float sum[2] = {self.l[0], self.l[1]};
         if (fresh) {
+            self.finish_sums(ending);
             self.release(&shared.q_empty[q.index]);
             self.release(&shared.slot_empty[turn.index]);
             turn.next();
@@ -771,7 +872,6 @@ __device__ void compute_units(const Arguments &arguments, Shared<C> &shared, int
             barrier_wait(shared_address(&shared.q_full[q.index]), q.parity);
         }
         barrier_wait(shared_address(&shared.k_full[self.k_stage.index]), self.k_stage.parity);
-        barrier_wait(shared_address(&shared.v_full[self.v_stage.index]), self.v_stage.parity);
         self.turn_begin();
         product_fence();
         self.issue_scores(shared_address(shared.q[q.index][self.group]));
@@ -789,19 +889,18 @@ __device__ void compute_units(const Arguments &arguments, Shared<C> &shared, int
         product_wait<0>();
         self.results_done();
         if (fresh) {
-            self.write(top, sum);
+            self.write_results(ending);
             self.begin(shared.slots[turn.index]);
             self.read_results();
         }
         self.rescale(factor);
         self.pack_scores();
     }
-    barrier_wait(shared_address(&shared.v_full[self.v_stage.index]), self.v_stage.parity);
     product_fence();
     self.issue_results();
     product_wait<0>();
     pin(self.o);
-    self.write(self.m, self.l);
+    self.write_results(ending);
 }
 
 /* ------------------------------------------------------------------------------------------ kernel */
