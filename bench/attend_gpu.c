@@ -5,6 +5,7 @@
  *
  *     attend_gpu [--kernel sm90|sm80|plain] [--cases dense,sparse,lists,presets,small|all]
  *                [--seq 16K,32K] [--repeats R] [--csv FILE] [--packed] [--launches L]
+ *                [--mask-dir DIR]
  *     attend_gpu --pattern TEXT --seq N [--heads H] [--kv-heads H] [--head-dim D] [--block B]
  *                [--causal] [--batch b] [--dtype f16|bf16|f32]
  *
@@ -16,6 +17,7 @@
  *
  * One launch of one rank. Inputs are random normal numbers, several sets taking turns where they
  * would stay in the L2. A rate counts 4 * D floating point operations per unmasked token pair.
+ * --mask-dir keeps the random masks, boolean [nb, nb], as DIR/<N>_<block>_<L>.npy.
  * `share` is the rate beside the dense rate of the same heads, D and type at N = 16K in this run;
  * `ratio` is the figure beside its bar. Sampled rows are compared with the fp64 reference: exit
  * code 1 if one is off or an output was not written; 77 without a GPU.
@@ -65,7 +67,8 @@ typedef struct bench {
     const char *pattern; /* a case of the user's own */
     bsattn_problem_t problem;
     FILE *csv;
-    char mask_path[64];
+    const char *mask_dir; /* NULL: masks are not kept */
+    char mask_path[200];
     bench_case_t cases[CASES_MAX];
     int case_count;
     dense_rate_t dense[DENSE_MAX];
@@ -433,6 +436,11 @@ static void run_case(bench_t *bench, bench_case_t *spec)
         return;
     }
     if (spec->list_blocks > 0) {
+        if (bench->mask_dir != NULL) {
+            (void)snprintf(bench->mask_path, sizeof(bench->mask_path),
+                           "%s/%" PRId64 "_%d_%" PRId64 ".npy", bench->mask_dir,
+                           spec->problem.seq_len, spec->problem.block, spec->list_blocks);
+        }
         bsattn_gpu_write_mask(bench->mask_path, 1, spec->problem.seq_len / spec->problem.block,
                               spec->list_blocks, spec->list_blocks, 11);
         (void)snprintf(spec->pattern, sizeof(spec->pattern), "blocks(file=%s)", bench->mask_path);
@@ -465,8 +473,9 @@ __attribute__((noreturn)) static void usage(const char *what, const char *value)
     (void)fprintf(stderr,
                   "attend_gpu: %s '%s'\nusage: attend_gpu [--kernel sm90|sm80|plain] [--cases "
                   "dense,sparse,lists,presets,small|all] [--seq N,..] [--repeats R] [--csv FILE] "
-                  "[--packed] [--launches L] [--pattern TEXT] [--heads H] [--kv-heads H] "
-                  "[--head-dim D] [--block B] [--causal] [--batch b] [--dtype f16|bf16|f32]\n",
+                  "[--packed] [--launches L] [--mask-dir DIR] [--pattern TEXT] [--heads H] "
+                  "[--kv-heads H] [--head-dim D] [--block B] [--causal] [--batch b] "
+                  "[--dtype f16|bf16|f32]\n",
                   what, value);
     exit(BSATTN_ERR_INPUT);
 }
@@ -534,6 +543,9 @@ static void read_option(bench_t *bench, int option, char *value)
     case 'l':
         bench->launches = (int)number("--launches", value);
         break;
+    case 'm':
+        bench->mask_dir = value;
+        break;
     case 't':
         bench->pattern = value;
         break;
@@ -574,7 +586,8 @@ static void read_options(bench_t *bench, int argc, char **argv)
         {"heads", required_argument, NULL, 'h'},    {"kv-heads", required_argument, NULL, 'g'},
         {"head-dim", required_argument, NULL, 'd'}, {"block", required_argument, NULL, 'b'},
         {"causal", no_argument, NULL, 'C'},         {"batch", required_argument, NULL, 'n'},
-        {"dtype", required_argument, NULL, 'y'},    {NULL, 0, NULL, 0}};
+        {"dtype", required_argument, NULL, 'y'},    {"mask-dir", required_argument, NULL, 'm'},
+        {NULL, 0, NULL, 0}};
     int option;
 
     bsattn_problem_init(&bench->problem);
@@ -606,12 +619,14 @@ int main(int argc, char **argv)
         printf("skipped: %s\n", missing);
         return 77;
     }
-    (void)snprintf(bench.mask_path, sizeof(bench.mask_path), "/tmp/attend_gpu_XXXXXX");
-    mask_file = mkstemp(bench.mask_path);
-    if (mask_file < 0) {
-        usage("cannot make the file", bench.mask_path);
+    if (bench.mask_dir == NULL) {
+        (void)snprintf(bench.mask_path, sizeof(bench.mask_path), "/tmp/attend_gpu_XXXXXX");
+        mask_file = mkstemp(bench.mask_path);
+        if (mask_file < 0) {
+            usage("cannot make the file", bench.mask_path);
+        }
+        (void)close(mask_file);
     }
-    (void)close(mask_file);
     add_cases(&bench);
     printf("%s, %s, %d repeats\n", bsattn_gpu_name(),
            (bench.kernel != NULL) ? bench.kernel->name : "the fastest kernel", bench.repeats);
@@ -619,7 +634,9 @@ int main(int argc, char **argv)
     for (int i = 0; i < bench.case_count; ++i) {
         run_case(&bench, &bench.cases[i]);
     }
-    (void)unlink(bench.mask_path);
+    if (bench.mask_dir == NULL) {
+        (void)unlink(bench.mask_path);
+    }
     if (bench.csv != NULL) {
         (void)fclose(bench.csv);
     }

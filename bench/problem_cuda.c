@@ -281,6 +281,11 @@ static int key_class_of(const bsattn_gpu_case_t *gpu, int head_q)
     return gpu->params.heads_differ ? head_q / (problem->heads_q / problem->heads_kv) : 0;
 }
 
+static int list_class_of(const bsattn_gpu_case_t *gpu, int head_q)
+{
+    return gpu->pattern->class_of_head[head_q] * gpu->key_classes + key_class_of(gpu, head_q);
+}
+
 /* Blocks that a query head of a key class uses. */
 static void mark_used(const bsattn_gpu_case_t *gpu, unsigned char *used)
 {
@@ -462,8 +467,13 @@ static int64_t build_class(const bsattn_gpu_case_t *gpu, int list_class, list_bu
     bsattn_row_work_t work = {0};
     bsattn_spans_t spans = {0};
     int64_t empty_count = 0;
+    bool wanted = false;
 
-    for (int64_t row = 0; row < gpu->pattern->blocks; ++row) {
+    /* Not every pair of a pattern class and a key class has a head. */
+    for (int head = 0; head < gpu->params.problem.heads_q; ++head) {
+        wanted = wanted || (list_class_of(gpu, head) == list_class);
+    }
+    for (int64_t row = 0; wanted && (row < gpu->pattern->blocks); ++row) {
         check_status(bsattn_pattern_class_row(gpu->pattern, list_class / gpu->key_classes, row,
                                               &work, &spans),
                      "pattern");
@@ -739,7 +749,7 @@ void bsattn_gpu_case_init(bsattn_gpu_case_t *gpu, const bsattn_gpu_params_t *par
     gpu->list_of_head = host_new((size_t)heads_q, sizeof(int));
     for (int h = 0; h < heads_q; ++h) {
         gpu->list_of_head[h] =
-            gpu->pattern->class_of_head[h] * gpu->key_classes + key_class_of(gpu, h);
+            list_class_of(gpu, h);
     }
     gpu->launches = host_new((size_t)params->launches, sizeof(*gpu->launches));
     gpu->key_heads = host_new((size_t)params->launches, sizeof(*gpu->key_heads));

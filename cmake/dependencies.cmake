@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # What the build needs, and the message that helps where it is missing. Required: MPI, OpenMP, threads; inih and cJSON for
-# the command. Optional: cmocka (unit tests), OpenBLAS (one benchmark), CUDA, NCCL and hwloc.
+# the command. Optional: cmocka (unit tests), OpenBLAS (one benchmark) and hwloc;
+# CUDA and NCCL are in cuda.cmake.
 
 set(missing_text "")
 
@@ -70,40 +71,21 @@ if(BSATTN_BENCH)
   pkg_check_modules(OPENBLAS IMPORTED_TARGET openblas)
 endif()
 
-# CUDA, NCCL and hwloc are looked for, so that the summary can say what there is. Nothing in this version links them.
-set(BSATTN_CUDA "AUTO" CACHE STRING "Look for CUDA: AUTO, ON (must be found, and nvcc must work) or OFF")
-set_property(CACHE BSATTN_CUDA PROPERTY STRINGS AUTO ON OFF)
-set(cuda_text "not looked for")
-set(nccl_text "not looked for")
-if(BSATTN_CUDA)
-  if(NOT BSATTN_CUDA STREQUAL "AUTO")
-    include(CheckLanguage)
-    check_language(CUDA)
-    if(NOT CMAKE_CUDA_COMPILER)
-      message(FATAL_ERROR "BSATTN_CUDA=${BSATTN_CUDA}, but no CUDA compiler works here. Put nvcc on PATH, set CUDACXX, or "
-                          "configure with -DBSATTN_CUDA=OFF.")
-    endif()
-    enable_language(CUDA)
-  endif()
-  find_package(CUDAToolkit QUIET)
-  if(CUDAToolkit_FOUND)
-    set(cuda_text "found ${CUDAToolkit_VERSION}, not used: this version has no GPU backend")
-  else()
-    set(cuda_text "not found; not needed: this version has no GPU backend")
-  endif()
-  find_path(NCCL_INCLUDE_DIR nccl.h HINTS ${CUDAToolkit_INCLUDE_DIRS})
-  find_library(NCCL_LIBRARY nccl HINTS ${CUDAToolkit_LIBRARY_DIR})
-  mark_as_advanced(NCCL_INCLUDE_DIR NCCL_LIBRARY)
-  if(NCCL_INCLUDE_DIR AND NCCL_LIBRARY)
-    set(nccl_text "found ${NCCL_LIBRARY}, not used: this version has no NCCL transport")
-  else()
-    set(nccl_text "not found; not needed: this version has no NCCL transport")
-  endif()
-endif()
+# What the library can do without. optional_needs: targets that it links.
+set(optional_needs "")
 
-pkg_check_modules(HWLOC QUIET hwloc)
-if(HWLOC_FOUND)
-  set(hwloc_text "found ${HWLOC_VERSION}, not used: this version leaves placement to the launcher")
+set(BSATTN_HAVE_HWLOC OFF)
+option(BSATTN_HWLOC "Use hwloc, if it is found, to place threads near their GPU" ON)
+if(NOT BSATTN_HWLOC)
+  set(hwloc_text "off")
 else()
-  set(hwloc_text "not found; not needed: this version leaves placement to the launcher")
+  pkg_check_modules(HWLOC QUIET IMPORTED_TARGET hwloc)
+  if(HWLOC_FOUND)
+    set(BSATTN_HAVE_HWLOC ON)
+    set(hwloc_text "${HWLOC_VERSION}")
+    add_compile_definitions($<$<COMPILE_LANGUAGE:C>:BSATTN_HAVE_HWLOC>)
+    list(APPEND optional_needs PkgConfig::HWLOC)
+  else()
+    set(hwloc_text "off: not found (libhwloc-dev); cores stay as the launcher gives them")
+  endif()
 endif()

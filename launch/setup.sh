@@ -1,7 +1,8 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Functions that quickstart.sh and test.sh share: find what is missing, install it, build, and set MPI's environment.
+# Functions that quickstart.sh and test.sh share: find what is missing, install it, build, and set MPI's environment. Besides
+# Debian's packages, ensure_cuda fetches NVIDIA's compiler, which test.sh insists on and quickstart.sh does without.
 # Sourced after `set -euo pipefail`.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -61,6 +62,17 @@ need_for_build()
     need openmpi-bin "mpirun" command -v mpirun
     need libinih-dev "config files" pkg-config --exists inih
     need libcjson-dev "records" pkg-config --exists libcjson
+    need libhwloc-dev "cores near a GPU" pkg-config --exists hwloc
+}
+
+# Debian's own CUDA is too old for sm_90a, so the compiler comes as Python wheels.
+need_for_cuda()
+{
+    need g++ "nvcc's host compiler" compiles c++
+    if ! nvcc_is_there || ! nccl_is_there; then
+        need python3 "fetches the CUDA compiler" command -v python3
+        need python3-pip "fetches the CUDA compiler" python3 -m pip --version
+    fi
 }
 
 need_for_tests()
@@ -130,6 +142,66 @@ ensure()
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"
     look "$@"
     [ "${#missing[@]}" -eq 0 ] || missing_stop "Packages were installed, but something else comes before them on PATH."
+}
+
+# Where CMake looks by itself; see cmake/cuda.cmake.
+nvcc_is_there()
+{
+    local nvcc version
+
+    nvcc=${CUDACXX:-$(PATH="$PATH:${CUDA_HOME:-}/bin:${CUDA_PATH:-}/bin:/usr/local/cuda/bin" command -v nvcc)} || return
+    version=$("$nvcc" --version | sed -n 's/.* release \([0-9.]*\),.*/\1/p')
+    [ "$version" ] && [ "$(printf '%s\n' 12.5 "$version" | sort -V | head -n 1)" = 12.5 ]
+}
+
+nccl_is_there()
+{
+    local directory nvcc
+
+    nvcc=$(PATH="$PATH:${CUDA_HOME:-}/bin:${CUDA_PATH:-}/bin:/usr/local/cuda/bin" command -v "${CUDACXX:-nvcc}") || nvcc=""
+    for directory in "${NCCL_ROOT:-}" "${nvcc%/bin/*}" /usr/local /usr; do
+        if [ -e "$directory/include/nccl.h" ]; then
+            return
+        fi
+    done
+    return 1
+}
+
+# fetch FOLDER WHEEL..: unpack into a folder, once.
+fetch()
+{
+    local folder=$1
+
+    shift
+    if [ ! -e "$folder/fetched" ]; then
+        say "fetching ${*}"
+        python3 -m pip install --quiet --no-deps --only-binary :all: --no-compile --upgrade --root-user-action ignore \
+            --target "$folder" "$@" ||
+            missing_stop "The CUDA compiler is not here and could not be fetched; put nvcc on PATH or set CUDACXX."
+        touch "$folder/fetched"
+    fi
+}
+
+# ensure_cuda: where nvcc or NCCL is not found, fetch it into build/ and point CMake there. Comes after ensure need_for_cuda.
+ensure_cuda()
+{
+    local cuda=$root/build/cuda-toolkit nccl=$root/build/nccl
+
+    if ! nvcc_is_there; then
+        fetch "$cuda" nvidia-{cuda-nvcc,cuda-crt,nvvm,cuda-runtime,cuda-cccl,nvtx}"==13.0.*"
+        cuda=$cuda/nvidia/cu13
+        # Wheels hold no links.
+        ln -sfn lib "$cuda/lib64"
+        ln -sf libcudart.so.13 "$cuda/lib/libcudart.so"
+        export CUDACXX=$cuda/bin/nvcc
+        nvcc_is_there || missing_stop "nvcc was fetched, but does not run here."
+    fi
+    if ! nccl_is_there; then
+        fetch "$nccl" "nvidia-nccl-cu13==2.28.*"
+        nccl=$nccl/nvidia/nccl
+        ln -sf libnccl.so.2 "$nccl/lib/libnccl.so"
+        export NCCL_ROOT=$nccl
+    fi
 }
 
 # build PRESET [CMAKE OPTION..]: configure if never done, then build; into build/ or build-PRESET/.

@@ -22,13 +22,15 @@ case "${1:-}" in
     ;;
 esac
 
-needs=(need_for_build need_for_tests)
+needs=(need_for_build need_for_tests need_for_cuda)
 if [ "$quick" = no ]; then
     needs+=(need_for_lint need_for_sanitizers)
 fi
 ensure "${needs[@]}"
+ensure_cuda
 
-build release -DBSATTN_TESTS=ON -DBSATTN_WERROR=ON
+# Once for every GPU that a release is compiled for; the sanitizer builds are C alone.
+build release -DBSATTN_TESTS=ON -DBSATTN_WERROR=ON -DBSATTN_CUDA=ON -DBSATTN_NCCL=ON
 presets=(release)
 if [ "$quick" = no ]; then
     build asan -DBSATTN_TESTS=ON

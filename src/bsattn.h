@@ -166,18 +166,26 @@ BSATTN_API bsattn_status_t bsattn_pattern_row(bsattn_pattern_t *pattern, int hea
 typedef struct bsattn_plan_params {
     const char *layout;   /**< "auto", "contiguous", "zigzag", "cyclic" or "cyclic:k" */
     const char *exchange; /**< "auto" or "ring" */
+    const char *backend;  /**< of an estimate: "auto", "cuda" or "cpu"; auto: what a context would
+                               take here. A plan computes with its context's */
 } bsattn_plan_params_t;
 
-/** Bytes of one rank by purpose. */
+/** Bytes of one rank by purpose, in the memory that its backend computes in: the host's or a
+ *  GPU's. */
 typedef struct bsattn_memory {
     int64_t inputs;  /**< Q, K and V shards, [b, n, H, D] of the problem's type */
     int64_t outputs; /**< O shard of the problem's type and LSE shard, fp32 */
-    int64_t chunks;  /**< the two K/V chunks: the one computed on and the one arriving */
+    int64_t chunks;  /**< the two K/V chunks: the one computed on and the one arriving. On a GPU the
+                          rank's own keys are read in place if it needs them all */
     int64_t state;   /**< (O, m, l) in fp32 of query rows that see keys in more than one step */
     int64_t lists;   /**< schedule: work items and key lists; not the planning tables that the ranks
                           of a process share, 8 bytes for each block and different key head mask */
     int64_t scratch; /**< per thread */
-    int64_t total;
+    int64_t staging; /**< what the transport keeps for the chunks it moves */
+    int64_t libraries; /**< on a GPU: what the libraries hold for themselves; nominal where there is
+                            none */
+    int64_t total;     /**< all of the above */
+    int64_t host;      /**< with a GPU: the schedule, in host memory beside it */
 } bsattn_memory_t;
 
 /** What one rank will hold, compute and send. */
@@ -232,14 +240,17 @@ BSATTN_API void bsattn_estimate_destroy(bsattn_estimate_t *estimate);
 
 /* -------------------------------------------------------------------------------------- context */
 
-/** Who computes: the ranks, how they exchange and what they compute with. */
+/** Who computes: the ranks, how they exchange and what they compute with. With the backend cuda a
+ *  process has one GPU; functions that take a context or a plan make it the current one of the
+ *  calling thread. */
 typedef struct bsattn_context bsattn_context_t;
 
 typedef struct bsattn_context_params {
     const void *mpi_comm;  /**< address of an MPI_Comm (MPI initialised by the caller; duplicated),
                                 or NULL for none */
-    const char *transport; /**< "auto", "mpi" or "loop"; NULL is auto */
-    const char *backend;   /**< "auto" or "cpu"; NULL is auto */
+    const char *transport; /**< "auto", "nccl", "ipc", "mpi" or "loop"; NULL is auto */
+    const char *backend;   /**< "auto", "cuda" or "cpu"; NULL is auto: cuda if a GPU is visible that
+                                it can use, the same on every rank */
     int virtual_ranks;     /**< ranks of the loop transport, all in this process; 0: 1 */
     int threads;           /**< per rank; 0: OMP_NUM_THREADS if set, else this rank's share of the
                                 cores it may use */
@@ -270,7 +281,11 @@ typedef struct bsattn_context_info {
     const char *transport;        /**< as decided */
     const char *transport_reason; /**< why */
     const char *backend;          /**< as decided */
-    const char *backend_variant;  /**< instruction set chosen: "generic", "avx2", "avx512", "amx" */
+    const char *backend_reason;   /**< why */
+    const char *backend_variant;  /**< of the kernels: the instruction set "generic", "avx2",
+                                       "avx512" or "amx"; "sm90", "sm80" or "plain" */
+    const char *device;           /**< model of this process's GPU; "" with cpu */
+    const char *device_pci;       /**< address of it, e.g. "0000:1b:00.0"; "" with cpu */
 } bsattn_context_info_t;
 
 /** What was decided. The strings live as long as the context. */
@@ -287,8 +302,10 @@ typedef struct bsattn_token_run {
     int64_t count;
 } bsattn_token_run_t;
 
-/** The tensors of one rank, allocated by the caller. n is bsattn_plan_tokens(); local row r is the
- *  token that the rank's runs, concatenated, put at place r. */
+/** The tensors of one rank, allocated by the caller: in host memory for the backend cpu; for cuda
+ *  in the memory of the context's GPU, aligned to 16 bytes, and ready when a function is called:
+ *  no stream of the caller is waited for. n is bsattn_plan_tokens(); local row r is the token that the
+ *  rank's runs, concatenated, put at place r. */
 typedef struct bsattn_tensors {
     const void *q; /**< [b, n, Hq, D] of the problem's type */
     const void *k; /**< [b, n, Hk, D] of the problem's type */
@@ -297,7 +314,7 @@ typedef struct bsattn_tensors {
     float *lse;    /**< [b, Hq, n], natural log, written; NULL if not wanted */
 } bsattn_tensors_t;
 
-/** Times of one rank in one execute, in ms. */
+/** Times of one rank in one execute, in ms: by the host's clock for cpu, by the GPU's for cuda. */
 typedef struct bsattn_timings {
     double total_ms;
     double attend_ms;   /**< kernels at work */
@@ -332,8 +349,8 @@ BSATTN_API const bsattn_token_run_t *bsattn_plan_runs(const bsattn_plan_t *plan,
  *  send. */
 BSATTN_API const bsattn_estimate_t *bsattn_plan_estimate(const bsattn_plan_t *plan);
 
-/** @return bytes the plan really allocated for a rank of this process: chunks, state, lists and
- *  scratch. */
+/** @return bytes the plan really allocated for a rank of this process, in the memory that the
+ *  backend computes in: chunks, state, lists, scratch and staging. */
 BSATTN_API int64_t bsattn_plan_allocated(const bsattn_plan_t *plan, int local);
 
 /** Compute O and LSE. Collective; returns when this process's results are written.

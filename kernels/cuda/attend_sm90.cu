@@ -14,7 +14,6 @@
 #include <cuda_runtime.h>
 #include <math.h>
 #include <string.h>
-#include <type_traits>
 
 using namespace bsattn;
 
@@ -81,7 +80,6 @@ template <class C> struct Shared {
     alignas(1024) uint8_t k[C::STAGES][C::TILE_BYTES];
     alignas(1024) uint8_t v[C::STAGES][C::TILE_BYTES];
     alignas(16) bsattn_key_tile_t masks[C::STAGES];
-    uint32_t poison[C::STAGES][C::KEYS / 32]; /* bit per key of a masked tile: V is not finite */
     Slot slots[2];
     uint64_t slot_full[2], slot_empty[2];
     uint64_t q_full[C::Q_BUFFERS], q_empty[C::Q_BUFFERS];
@@ -254,10 +252,6 @@ template <class C> struct Loader {
             load_masked_tile<C>(source, MAP_K_TILE, shared_address(shared.k[stage.index]), k_full,
                                 tile->key_row, granule);
             barrier_wait(shared_address(&shared.v_empty[stage.index]), stage.parity ^ 1);
-#pragma unroll
-            for (int i = 0; i < C::KEYS / 32; ++i) {
-                shared.poison[stage.index][i] = 0;
-            }
             barrier_arrive_expect(v_full, C::TILE_BYTES);
             load_masked_tile<C>(source, MAP_V_TILE, shared_address(shared.v[stage.index]), v_full,
                                 tile->key_row, granule);
@@ -401,9 +395,6 @@ template <class C> struct Consumer {
 
     float m[2];
     float l[2];         /* this thread's columns only, until the end */
-    /* Of the tile whose scores came last, where it hides a key from somebody of the team, else 0:
-     * squares visible to this warp's rows (bits 0-7), squares on the diagonal (8-15), and bit 16. */
-    uint32_t veil;
     float s[SCORES]; /* scores, then probabilities */
     float o[RESULTS];
     uint32_t p[SCORES / 2];
@@ -459,13 +450,6 @@ template <class C> struct Consumer {
         product_commit();
     }
 
-    static __device__ __forceinline__ uint64_t all_visible()
-    {
-        uint64_t row = (1u << (C::KEYS / 16)) - 1;
-
-        return row * ((C::GROUPS == 2) ? 0x0101010101010101u : 0x01010101u);
-    }
-
     /* Hide what the tile's squares hide. */
     __device__ __forceinline__ void mask()
     {
@@ -476,9 +460,6 @@ template <class C> struct Consumer {
         int row = lane / 4;
         int column = 2 * (lane % 4);
 
-        veil = ((tile.visible != all_visible()) || (tile.diagonal != 0))
-                   ? 0x10000 | (diagonal << 8) | visible
-                   : 0;
         if ((visible == ((1u << (C::KEYS / 16)) - 1)) && (diagonal == 0) &&
             (tile.key_limit >= C::KEYS)) {
             return;
@@ -607,8 +588,6 @@ template <class C> struct Consumer {
     __device__ __forceinline__ void finish_sums(float (&ending)[2]);
     __device__ __forceinline__ void write_results(const float (&ending)[2]);
     __device__ __forceinline__ void scores_done(bool masked);
-    __device__ __forceinline__ void guard_values();
-    __device__ __forceinline__ bool sees(int key, int h) const;
     __device__ __forceinline__ void results_done();
 };
 
@@ -725,7 +704,6 @@ __device__ __forceinline__ void Consumer<C>::write_results(const float (&ending)
 template <class C> __device__ __forceinline__ void Consumer<C>::scores_done(bool masked)
 {
     pin(s);
-    veil = 0;
     if (masked) {
         mask();
     }
@@ -738,72 +716,6 @@ template <class C> __device__ __forceinline__ void Consumer<C>::results_done()
     pin(o);
     release(&shared.v_empty[v_stage.index]);
     v_stage.next();
-}
-
-template <class C> __device__ __forceinline__ bool Consumer<C>::sees(int key, int h) const
-{
-    bool visible = ((veil >> (key / 16)) & 1) != 0;
-    bool part = ((veil >> (8 + key / 16)) & 1) != 0;
-
-    return visible && (!part || (key % 16 <= lane / 4 + 8 * h));
-}
-
-/* A probability of 0 does not hide a value that is not finite: 0 * NaN is NaN. Where a tile hides
- * something, such values are replaced by 0 in shared memory before they are used, and the rows that
- * do see them become NaN. Both warpgroups of a team look; who comes second finds the marks of the
- * first. */
-template <class C> __device__ __forceinline__ void Consumer<C>::guard_values()
-{
-    constexpr uint32_t exponents = std::is_same<T, __half>::value ? 0x7C007C00u : 0x7F807F80u;
-    constexpr int words = C::TILE_BYTES / 4 / 128; /* of a thread */
-    uint32_t *values = reinterpret_cast<uint32_t *>(shared.v[v_stage.index]);
-    uint32_t *poison = shared.poison[v_stage.index];
-    int thread = 32 * warp + lane;
-    int barrier = 8 + C::GROUPS * team + group;
-    uint32_t bad = 0;
-
-    if (veil == 0) {
-        return;
-    }
-#pragma unroll 4
-    for (int i = 0; i < words; i += 4) {
-        uint4 four = *reinterpret_cast<uint4 *>(values + 128 * i + 4 * thread);
-        /* A half word without a zero in its exponent leaves 0, and 0 - 1 has the top bit. */
-        bad |= ((~four.x & exponents) - 0x00010001u) | ((~four.y & exponents) - 0x00010001u) |
-               ((~four.z & exponents) - 0x00010001u) | ((~four.w & exponents) - 0x00010001u);
-    }
-    if (!named_any(barrier, 128, (bad & 0x80008000u) != 0)) {
-        return;
-    }
-#pragma unroll 1
-    for (int pass = 0; pass < 2; ++pass) {
-#pragma unroll 1
-        for (int i = 0; i < words; ++i) {
-            int at = 128 * i + thread;
-            uint32_t word = values[at];
-            uint32_t low = ((~word & exponents & 0xFFFFu) == 0) ? 0xFFFFu : 0;
-            uint32_t high = ((~word & exponents & 0xFFFF0000u) == 0) ? 0xFFFF0000u : 0;
-            int key = at * 4 % C::SLAB_BYTES / 128;
-            if ((low | high) == 0) {
-                continue;
-            }
-            if (pass == 0) {
-                atomicOr(poison + key / 32, 1u << (key % 32));
-            } else {
-                values[at] = word & ~(low | high);
-            }
-        }
-        __threadfence_block();
-        async_fence();
-        named_sync(barrier, 128);
-    }
-#pragma unroll 1
-    for (int key = 0; key < C::KEYS; ++key) {
-        if (((poison[key / 32] >> (key % 32)) & 1) != 0) {
-            l[0] = sees(key, 0) ? NAN : l[0];
-            l[1] = sees(key, 1) ? NAN : l[1];
-        }
-    }
 }
 
 /* The tiles of all units are one sequence: the scores of a unit's first tile are issued beside the
@@ -853,8 +765,6 @@ __device__ void compute_units(const Arguments &arguments, Shared<C> &shared, int
 
 #pragma unroll 1
     for (;;) {
-        barrier_wait(shared_address(&shared.v_full[self.v_stage.index]), self.v_stage.parity);
-        self.guard_values();
         bool fresh = (++t == key_tiles);
         if (fresh) {
             self.finish_sums(ending);
@@ -872,6 +782,7 @@ __device__ void compute_units(const Arguments &arguments, Shared<C> &shared, int
             barrier_wait(shared_address(&shared.q_full[q.index]), q.parity);
         }
         barrier_wait(shared_address(&shared.k_full[self.k_stage.index]), self.k_stage.parity);
+        barrier_wait(shared_address(&shared.v_full[self.v_stage.index]), self.v_stage.parity);
         self.turn_begin();
         product_fence();
         self.issue_scores(shared_address(shared.q[q.index][self.group]));
@@ -896,6 +807,7 @@ __device__ void compute_units(const Arguments &arguments, Shared<C> &shared, int
         self.rescale(factor);
         self.pack_scores();
     }
+    barrier_wait(shared_address(&shared.v_full[self.v_stage.index]), self.v_stage.parity);
     product_fence();
     self.issue_results();
     product_wait<0>();

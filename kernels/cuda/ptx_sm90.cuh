@@ -68,29 +68,6 @@ __device__ __forceinline__ void named_arrive(int number, int threads)
     asm volatile("bar.arrive %0, %1;" ::"r"(number), "r"(threads) : "memory");
 }
 
-/** A barrier that also tells if any of its threads said yes. */
-__device__ __forceinline__ bool named_any(int number, int threads, bool yes)
-{
-    uint32_t any;
-
-    asm volatile("{\n"
-                 ".reg .pred mine, all;\n"
-                 "setp.ne.u32 mine, %3, 0;\n"
-                 "barrier.red.or.pred all, %1, %2, mine;\n"
-                 "selp.u32 %0, 1, 0, all;\n"
-                 "}\n"
-                 : "=r"(any)
-                 : "r"(number), "r"(threads), "r"((uint32_t)yes)
-                 : "memory");
-    return any != 0;
-}
-
-/** Make shared memory that this thread wrote visible to products and copies. */
-__device__ __forceinline__ void async_fence()
-{
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-}
-
 /* ------------------------------------------------------------------------------------------ copies */
 
 __device__ __forceinline__ void tensor_map_prefetch(const CUtensorMap *map)

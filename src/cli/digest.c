@@ -8,7 +8,10 @@
 #include <math.h>
 #include <stdlib.h>
 
-enum { PIECE = 256 }; /* elements converted at once: the largest head_dim */
+enum {
+    PIECE = 256,          /* elements converted at once: the largest head_dim */
+    SLICE_BYTES = 8 << 20 /* brought into host memory at once */
+};
 
 uint64_t bsattn_digest_mix(uint64_t index, uint32_t bits)
 {
@@ -39,7 +42,30 @@ static void add_run(bsattn_digest_t *digest, const bsattn_problem_t *problem, co
     }
 }
 
-static void add_local(bsattn_digest_t *digest, const bsattn_trial_t *trial, int local)
+/* Rows of one run, slice by slice. slice: [SLICE_BYTES], or as large as a token. */
+static bsattn_status_t add_slices(bsattn_digest_t *digest, const bsattn_trial_t *trial,
+                                  const char *o, int64_t count, uint64_t index, char *slice)
+{
+    const bsattn_problem_t *problem = &trial->problem;
+    uint64_t token_elements = (uint64_t)problem->heads_q * (uint64_t)problem->head_dim;
+    size_t token_bytes = (size_t)token_elements * bsattn_dtype_size(problem->dtype);
+    int64_t most = (token_bytes < SLICE_BYTES) ? (int64_t)(SLICE_BYTES / token_bytes) : 1;
+
+    while (count > 0) {
+        int64_t now = (count < most) ? count : most;
+        bsattn_rows_t rows = {
+            .from = o, .to = slice, .row_bytes = (size_t)now * token_bytes, .row_count = 1};
+        BSATTN_TRY(bsattn_context_read(trial->context, &rows));
+        add_run(digest, problem, slice, now, index);
+        o += (size_t)now * token_bytes;
+        index += (uint64_t)now * token_elements;
+        count -= now;
+    }
+    return BSATTN_OK;
+}
+
+static bsattn_status_t add_runs(bsattn_digest_t *digest, const bsattn_trial_t *trial, int local,
+                                char *slice)
 {
     const bsattn_problem_t *problem = &trial->problem;
     uint64_t token_elements = (uint64_t)problem->heads_q * (uint64_t)problem->head_dim;
@@ -51,10 +77,27 @@ static void add_local(bsattn_digest_t *digest, const bsattn_trial_t *trial, int 
     for (int64_t batch = 0; batch < problem->batch; ++batch) {
         for (size_t i = 0; i < run_count; ++i) {
             uint64_t token = (uint64_t)(batch * problem->seq_len + runs[i].first);
-            add_run(digest, problem, o, runs[i].count, token * token_elements);
+            BSATTN_TRY(
+                add_slices(digest, trial, o, runs[i].count, token * token_elements, slice));
             o += (size_t)runs[i].count * token_bytes;
         }
     }
+    return BSATTN_OK;
+}
+
+static bsattn_status_t add_local(bsattn_digest_t *digest, const bsattn_trial_t *trial, int local)
+{
+    size_t token_bytes = (size_t)trial->problem.heads_q * (size_t)trial->problem.head_dim *
+                         bsattn_dtype_size(trial->problem.dtype);
+    char *slice = malloc((token_bytes > SLICE_BYTES) ? token_bytes : SLICE_BYTES);
+    bsattn_status_t status;
+
+    if (slice == NULL) {
+        return bsattn_fail(BSATTN_ERR_MEMORY, "no memory for the digest of a rank");
+    }
+    status = add_runs(digest, trial, local, slice);
+    free(slice);
+    return status;
 }
 
 bsattn_status_t bsattn_digest_take(bsattn_trial_t *trial, bsattn_digest_t *digest_p)
@@ -70,8 +113,9 @@ bsattn_status_t bsattn_digest_take(bsattn_trial_t *trial, bsattn_digest_t *diges
     }
     status = bsattn_context_agree(trial->context, status);
     for (size_t i = 0; (status == BSATTN_OK) && (i < local_count); ++i) {
-        add_local(&digests[i], trial, (int)i);
+        status = add_local(&digests[i], trial, (int)i);
     }
+    status = bsattn_context_agree(trial->context, status);
     if (status == BSATTN_OK) {
         status =
             bsattn_context_gather(trial->context, digests, sizeof(*digests), digests + local_count);

@@ -6,11 +6,12 @@
 #include "cli/resolve.h"
 #include "report/columns.h"
 #include "report/json.h"
+#include "ring/context.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum { ENTRIES_MAX = 32, NAME_SIZE = 128, TEXT_SIZE = 512 };
+enum { ENTRIES_MAX = 64, NAME_SIZE = 128, TEXT_SIZE = 512, GPUS_MAX = 16, KEY_SIZE = 16 };
 
 /* What is told, and the memory it is told in. */
 typedef struct sheet {
@@ -19,6 +20,9 @@ typedef struct sheet {
     char host[NAME_SIZE];
     char processor[NAME_SIZE];
     char cores[TEXT_SIZE];
+    char nccl[KEY_SIZE];
+    char gpu_keys[GPUS_MAX][KEY_SIZE];
+    char gpu_texts[GPUS_MAX][NAME_SIZE];
     bsattn_context_info_t context;
 } sheet_t;
 
@@ -36,6 +40,43 @@ static void add_int(sheet_t *sheet, const char *section, const char *key, int64_
         .section = section, .key = key, .kind = BSATTN_CELL_INT, .integer = integer};
 }
 
+/* The GPUs that the backend cuda can use, and what there is to use them. */
+static void fill_gpus(sheet_t *sheet)
+{
+    int count = bsattn_backend_gpus(NULL, 0);
+
+    add_int(sheet, "host", "gpus", count);
+    for (int i = 0; (i < count) && (i < GPUS_MAX); ++i) {
+        char memory[32];
+        bsattn_gpu_t gpu;
+        bsattn_strbuf_t buf;
+
+        if (bsattn_backend_gpu(i, &gpu) != BSATTN_OK) {
+            continue;
+        }
+        bsattn_strbuf_init(&buf, sheet->gpu_keys[i], sizeof(sheet->gpu_keys[i]));
+        bsattn_strbuf_add(&buf, "gpu%d", gpu.device);
+        bsattn_strbuf_init(&buf, sheet->gpu_texts[i], sizeof(sheet->gpu_texts[i]));
+        bsattn_strbuf_add(&buf, "%s, sm_%d, %s, %s", gpu.name, gpu.capability,
+                          bsattn_text_bytes(memory, sizeof(memory), (double)gpu.memory_bytes),
+                          gpu.pci);
+        add_text(sheet, "host", sheet->gpu_keys[i], sheet->gpu_texts[i]);
+    }
+}
+
+static void fill_libraries(sheet_t *sheet)
+{
+    int nccl = bsattn_nccl_version();
+    bsattn_strbuf_t buf;
+
+    bsattn_strbuf_init(&buf, sheet->nccl, sizeof(sheet->nccl));
+    bsattn_strbuf_add(&buf, "%d.%d.%d", nccl / 10000, nccl / 100 % 100, nccl % 100);
+    add_text(sheet, "build", "mpi", bsattn_job_mpi_library());
+    add_text(sheet, "build", "cuda", bsattn_backend_cuda_library());
+    add_text(sheet, "build", "nccl", (nccl > 0) ? sheet->nccl : "not in this build");
+    add_text(sheet, "build", "hwloc", bsattn_place_library());
+}
+
 static void fill(sheet_t *sheet)
 {
     int64_t available = bsattn_host_memory_available();
@@ -47,7 +88,7 @@ static void fill(sheet_t *sheet)
     add_text(sheet, "", "tool", "bsattn_ring");
     add_text(sheet, "", "version", bsattn_version());
     add_text(sheet, "", "verb", "info");
-    add_text(sheet, "build", "mpi", bsattn_job_mpi_library());
+    fill_libraries(sheet);
     add_text(sheet, "build", "compiler", bsattn_build_compiler());
     add_text(sheet, "build", "type", bsattn_build_type());
     add_text(sheet, "build", "flags", bsattn_build_flags());
@@ -57,11 +98,13 @@ static void fill(sheet_t *sheet)
     add_int(sheet, "host", "cores", bsattn_host_cores());
     add_text(sheet, "host", "cpus", sheet->cores);
     add_int(sheet, "host", "memory_available", (available == INT64_MAX) ? -1 : available);
+    fill_gpus(sheet);
     add_text(sheet, "job", "launcher", bsattn_launch_name(getenv));
     add_int(sheet, "job", "ranks_launched", bsattn_launch_size(getenv));
     add_text(sheet, "auto", "transport", sheet->context.transport);
     add_text(sheet, "auto", "transport_reason", sheet->context.transport_reason);
     add_text(sheet, "auto", "backend", sheet->context.backend);
+    add_text(sheet, "auto", "backend_reason", sheet->context.backend_reason);
     add_text(sheet, "auto", "backend_variant", sheet->context.backend_variant);
     add_int(sheet, "auto", "threads", sheet->context.threads);
 }

@@ -2,12 +2,11 @@
 #include "cli/outputs.h"
 
 #include "base/half.h"
+#include "cli/window.h"
 #include "ring/context.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-enum { WINDOW_BYTES = 16 << 20 }; /* of O converted at once */
 
 static bsattn_status_t open_out(const bsattn_outputs_params_t *params, bsattn_npy_writer_t **out_p)
 {
@@ -49,111 +48,96 @@ bsattn_status_t bsattn_outputs_open(const bsattn_outputs_params_t *params,
     return (params->lse_path != NULL) ? open_lse(params, &outputs->lse) : BSATTN_OK;
 }
 
-/* --------------------------------------------------------------------------- O of a 16-bit type */
+/* ------------------------------------------------------------------------- a window of results */
 
-/* A window over the tokens of one rank: what is converted and written at once. */
-typedef struct window {
-    int64_t first; /* local token */
-    int64_t count;
-    bsattn_token_run_t *runs; /* the tokens' places in the sequence */
-    size_t run_count;
-    float *rows; /* [b, count, Hq, D] */
-} window_t;
+/* Results of a window in host memory. */
+typedef struct page {
+    bsattn_window_t window;
+    char *o;     /* [b, tokens, Hq, D] of the problem's type */
+    float *rows; /* the same, or [b, Hq, tokens] of LSE, in fp32 */
+} page_t;
 
-/* Tokens of a window, and the windows that the rank with most tokens needs: every rank takes part
- * in as many writes. */
-static void choose_windows(const bsattn_trial_t *trial, int64_t *tokens_p, int64_t *windows_p)
+static bsattn_status_t open_page(const bsattn_trial_t *trial, int local, page_t *page)
 {
     const bsattn_problem_t *problem = &trial->problem;
-    const bsattn_estimate_t *estimate = bsattn_plan_estimate(trial->plan);
-    int64_t token_bytes =
-        problem->batch * problem->heads_q * problem->head_dim * (int64_t)sizeof(float);
-    int64_t tokens = (token_bytes < WINDOW_BYTES) ? WINDOW_BYTES / token_bytes : 1;
-    int64_t most = 1;
+    int64_t token_elements = problem->batch * problem->heads_q * problem->head_dim;
+    size_t elements;
 
-    for (int rank = 0; rank < trial->info.ranks; ++rank) {
-        int64_t of_rank = bsattn_estimate_rank(estimate, rank)->tokens;
-        most = (of_rank > most) ? of_rank : most;
-    }
-    *tokens_p = (tokens < most) ? tokens : most;
-    *windows_p = (most + *tokens_p - 1) / *tokens_p;
-}
-
-static bsattn_status_t open_window(const bsattn_trial_t *trial, int local, int64_t tokens,
-                                   window_t *window)
-{
-    const bsattn_problem_t *problem = &trial->problem;
-    int64_t elements = problem->batch * tokens * problem->heads_q * problem->head_dim;
-    size_t run_count;
-
-    (void)bsattn_plan_runs(trial->plan, local, &run_count);
-    *window = (window_t){.first = 0};
-    window->runs = calloc(run_count + 1, sizeof(*window->runs));
-    window->rows = calloc((size_t)elements, sizeof(*window->rows));
-    if ((window->runs == NULL) || (window->rows == NULL)) {
+    *page = (page_t){.o = NULL};
+    BSATTN_TRY(bsattn_window_init(&page->window, trial, local,
+                                  token_elements * (int64_t)sizeof(float)));
+    elements = (size_t)(page->window.tokens_max * token_elements);
+    page->o = malloc(elements * bsattn_dtype_size(problem->dtype));
+    page->rows = malloc(elements * sizeof(*page->rows));
+    if ((page->o == NULL) || (page->rows == NULL)) {
         return bsattn_fail(BSATTN_ERR_MEMORY, "out of memory: no room to convert O to fp32");
     }
     return BSATTN_OK;
 }
 
-/* Move the window to local tokens first .. first + tokens - 1, as far as there are so many. */
-static void move_window(const bsattn_trial_t *trial, int local, int64_t first, int64_t tokens,
-                        window_t *window)
+static void close_page(page_t *page)
 {
-    int64_t at = 0; /* local token that the run begins with */
-    size_t run_count;
-    const bsattn_token_run_t *runs = bsattn_plan_runs(trial->plan, local, &run_count);
-
-    window->first = first;
-    window->count = 0;
-    window->run_count = 0;
-    for (size_t i = 0; i < run_count; ++i) {
-        int64_t begin = (first > at) ? first - at : 0;
-        int64_t end = (first + tokens - at < runs[i].count) ? first + tokens - at : runs[i].count;
-        if (begin < end) {
-            window->runs[window->run_count++] =
-                (bsattn_token_run_t){.first = runs[i].first + begin, .count = end - begin};
-            window->count += end - begin;
-        }
-        at += runs[i].count;
-    }
+    bsattn_window_free(&page->window);
+    free(page->o);
+    free(page->rows);
 }
 
-static void convert_window(const bsattn_trial_t *trial, int local, window_t *window)
+static bsattn_status_t read_o(const bsattn_trial_t *trial, int local, page_t *page)
 {
     const bsattn_problem_t *problem = &trial->problem;
-    int64_t tokens = bsattn_plan_tokens(trial->plan, local);
     int64_t token_elements = (int64_t)problem->heads_q * problem->head_dim;
-    size_t size = bsattn_dtype_size(problem->dtype);
+    size_t token_bytes = (size_t)token_elements * bsattn_dtype_size(problem->dtype);
+    bsattn_rows_t rows = {
+        .from = (const char *)trial->tensors[local].o + (size_t)page->window.first * token_bytes,
+        .from_stride = (size_t)bsattn_plan_tokens(trial->plan, local) * token_bytes,
+        .to = page->o,
+        .to_stride = (size_t)page->window.count * token_bytes,
+        .row_bytes = (size_t)page->window.count * token_bytes,
+        .row_count = (size_t)problem->batch,
+    };
 
-    for (int64_t batch = 0; batch < problem->batch; ++batch) {
-        int64_t from = (batch * tokens + window->first) * token_elements;
-        int64_t to = batch * window->count * token_elements;
-        if (window->count > 0) {
-            bsattn_convert_to_f32(problem->dtype,
-                                  (const char *)trial->tensors[local].o + (size_t)from * size,
-                                  window->count * token_elements, window->rows + to);
-        }
+    if (page->window.count == 0) {
+        return BSATTN_OK;
     }
+    BSATTN_TRY(bsattn_context_read(trial->context, &rows));
+    bsattn_convert_to_f32(problem->dtype, page->o,
+                          problem->batch * page->window.count * token_elements, page->rows);
+    return BSATTN_OK;
 }
 
-static bsattn_status_t write_converted(bsattn_outputs_t *outputs, const bsattn_trial_t *trial,
-                                       int local)
+static bsattn_status_t read_lse(const bsattn_trial_t *trial, int local, page_t *page)
 {
-    int64_t tokens;
-    int64_t windows;
-    window_t window;
-    bsattn_status_t status;
+    bsattn_rows_t rows = {
+        .from = trial->tensors[local].lse + page->window.first,
+        .from_stride = (size_t)bsattn_plan_tokens(trial->plan, local) * sizeof(float),
+        .to = page->rows,
+        .to_stride = (size_t)page->window.count * sizeof(float),
+        .row_bytes = (size_t)page->window.count * sizeof(float),
+        .row_count = (size_t)(trial->problem.batch * trial->problem.heads_q),
+    };
 
-    choose_windows(trial, &tokens, &windows);
-    status = bsattn_context_agree(trial->context, open_window(trial, local, tokens, &window));
-    for (int64_t i = 0; (i < windows) && (status == BSATTN_OK); ++i) {
-        move_window(trial, local, i * tokens, tokens, &window);
-        convert_window(trial, local, &window);
-        status = bsattn_npy_writer_rows(outputs->out, window.runs, window.run_count, window.rows);
+    return (page->window.count > 0) ? bsattn_context_read(trial->context, &rows) : BSATTN_OK;
+}
+
+/* Write a result window by window. Collective: what one rank cannot read, no rank writes. */
+static bsattn_status_t write_pages(bsattn_npy_writer_t *writer, const bsattn_trial_t *trial,
+                                   int local,
+                                   bsattn_status_t (*read)(const bsattn_trial_t *trial, int local,
+                                                           page_t *page))
+{
+    page_t page;
+    bsattn_status_t status =
+        bsattn_context_agree(trial->context, open_page(trial, local, &page));
+
+    for (int64_t i = 0; (status == BSATTN_OK) && (i < page.window.windows); ++i) {
+        bsattn_window_move(&page.window, i);
+        status = bsattn_context_agree(trial->context, read(trial, local, &page));
+        if (status == BSATTN_OK) {
+            status = bsattn_npy_writer_rows(writer, page.window.runs, page.window.run_count,
+                                            page.rows);
+        }
     }
-    free(window.runs);
-    free(window.rows);
+    close_page(&page);
     return status;
 }
 
@@ -164,23 +148,31 @@ static bsattn_status_t write_out(bsattn_outputs_t *outputs, const bsattn_trial_t
     size_t run_count;
     const bsattn_token_run_t *runs = bsattn_plan_runs(trial->plan, local, &run_count);
 
-    if (trial->problem.dtype != BSATTN_F32) {
-        return write_converted(outputs, trial, local);
+    if ((trial->problem.dtype == BSATTN_F32) && trial->context->backend->in_host_memory) {
+        return bsattn_npy_writer_rows(outputs->out, runs, run_count, trial->tensors[local].o);
     }
-    return bsattn_npy_writer_rows(outputs->out, runs, run_count, trial->tensors[local].o);
+    return write_pages(outputs->out, trial, local, read_o);
+}
+
+static bsattn_status_t write_lse(bsattn_outputs_t *outputs, const bsattn_trial_t *trial, int local)
+{
+    size_t run_count;
+    const bsattn_token_run_t *runs = bsattn_plan_runs(trial->plan, local, &run_count);
+
+    if (trial->context->backend->in_host_memory) {
+        return bsattn_npy_writer_rows(outputs->lse, runs, run_count, trial->tensors[local].lse);
+    }
+    return write_pages(outputs->lse, trial, local, read_lse);
 }
 
 static bsattn_status_t write_rows(bsattn_outputs_t *outputs, const bsattn_trial_t *trial)
 {
     for (int local = 0; local < trial->info.local_count; ++local) {
-        size_t run_count;
-        const bsattn_token_run_t *runs = bsattn_plan_runs(trial->plan, local, &run_count);
         if (outputs->out != NULL) {
             BSATTN_TRY(write_out(outputs, trial, local));
         }
         if (outputs->lse != NULL) {
-            BSATTN_TRY(
-                bsattn_npy_writer_rows(outputs->lse, runs, run_count, trial->tensors[local].lse));
+            BSATTN_TRY(write_lse(outputs, trial, local));
         }
     }
     return BSATTN_OK;

@@ -40,6 +40,7 @@ bsattn_status_t bsattn_verb_plan(const bsattn_cli_t *cli)
 {
     bsattn_record_t record;
     bsattn_reports_t reports;
+    bsattn_backend_choice_t choice;
     bsattn_pattern_t *pattern = NULL;
     bsattn_status_t status;
 
@@ -49,7 +50,9 @@ bsattn_status_t bsattn_verb_plan(const bsattn_cli_t *cli)
     record.ranks = plan_ranks(cli->options);
     record.threads = bsattn_resolve_threads(cli->options);
     record.launcher = bsattn_launch_name(getenv);
-    record.backend = "cpu";
+    BSATTN_TRY(bsattn_resolve_backend(cli->options, &choice));
+    record.backend = choice.cuda ? "cuda" : "cpu";
+    record.backend_reason = choice.reason;
     BSATTN_TRY(bsattn_resolve_problem(cli->options, NULL, &record.problem));
     status = bsattn_reports_open(cli, &reports);
     if (status == BSATTN_OK) {

@@ -44,16 +44,30 @@ static bsattn_status_t take_shapes(const bsattn_options_t *options,
     return BSATTN_OK;
 }
 
-static bsattn_dtype_t take_dtype(const bsattn_options_t *options, const bsattn_source_info_t *info)
+/* As asked for; else as the files are; else as the backend computes best. */
+static bsattn_status_t take_dtype(const bsattn_options_t *options, const bsattn_source_info_t *info,
+                                  bsattn_dtype_t *dtype_p)
 {
     const char *name = bsattn_options_text(options, BSATTN_OPTION_DTYPE);
+    bsattn_backend_choice_t choice;
 
     for (int dtype = BSATTN_F32; dtype <= BSATTN_BF16; ++dtype) {
         if (strcmp(bsattn_dtype_name((bsattn_dtype_t)dtype), name) == 0) {
-            return (bsattn_dtype_t)dtype;
+            *dtype_p = (bsattn_dtype_t)dtype;
+            return BSATTN_OK;
         }
     }
-    return (info != NULL) ? info->dtype : BSATTN_F32;
+    if (info != NULL) {
+        *dtype_p = info->dtype;
+        return BSATTN_OK;
+    }
+    if (options->verb == BSATTN_VERB_MASK) {
+        *dtype_p = BSATTN_F32;
+        return BSATTN_OK;
+    }
+    BSATTN_TRY(bsattn_resolve_backend(options, &choice));
+    *dtype_p = choice.cuda ? BSATTN_BF16 : BSATTN_F32;
+    return BSATTN_OK;
 }
 
 bsattn_status_t bsattn_resolve_problem(const bsattn_options_t *options,
@@ -72,7 +86,7 @@ bsattn_status_t bsattn_resolve_problem(const bsattn_options_t *options,
     problem.block = (int)bsattn_options_int(options, BSATTN_OPTION_BLOCK);
     problem.causal = bsattn_options_flag(options, BSATTN_OPTION_CAUSAL) ? 1 : 0;
     problem.scale = bsattn_options_real(options, BSATTN_OPTION_SCALE);
-    problem.dtype = take_dtype(options, info);
+    BSATTN_TRY(take_dtype(options, info, &problem.dtype));
     if (info != NULL) {
         BSATTN_TRY(take_shapes(options, info, &problem));
     }
@@ -86,7 +100,17 @@ bsattn_plan_params_t bsattn_resolve_plan(const bsattn_options_t *options)
     return (bsattn_plan_params_t){
         .layout = bsattn_options_text(options, BSATTN_OPTION_LAYOUT),
         .exchange = bsattn_options_text(options, BSATTN_OPTION_EXCHANGE),
+        .backend = bsattn_options_text(options, BSATTN_OPTION_BACKEND),
     };
+}
+
+bsattn_status_t bsattn_resolve_backend(const bsattn_options_t *options,
+                                       bsattn_backend_choice_t *choice_p)
+{
+    const char *name = bsattn_options_text(options, BSATTN_OPTION_BACKEND);
+
+    return (options->verb == BSATTN_VERB_PLAN) ? bsattn_backend_choose_planned(name, choice_p)
+                                               : bsattn_backend_choose(name, choice_p);
 }
 
 int bsattn_resolve_threads(const bsattn_options_t *options)

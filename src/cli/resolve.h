@@ -3,7 +3,7 @@
 #ifndef BSATTN_CLI_RESOLVE_H
 #define BSATTN_CLI_RESOLVE_H
 
-#include "bsattn.h"
+#include "backend/backend.h"
 #include "cli/options.h"
 #include "io/source.h"
 #include "transport/mpi_job.h"
@@ -11,12 +11,16 @@
 /** Describe the problem.
  *  @param info  shapes and type of input files, or NULL; an option given that contradicts them is
  *               an error
- *  @return BSATTN_OK or BSATTN_ERR_INPUT */
+ *  @return BSATTN_OK, BSATTN_ERR_INPUT, or BSATTN_ERR_ENVIRONMENT: without the backend asked for */
 bsattn_status_t bsattn_resolve_problem(const bsattn_options_t *options,
                                        const bsattn_source_info_t *info,
                                        bsattn_problem_t *problem_p);
 
-/** Layout and exchange. */
+/** Which backend computes, or would for a plan. @return see bsattn_backend_choose() */
+bsattn_status_t bsattn_resolve_backend(const bsattn_options_t *options,
+                                       bsattn_backend_choice_t *choice_p);
+
+/** Layout and exchange, and the backend of an estimate. */
 bsattn_plan_params_t bsattn_resolve_plan(const bsattn_options_t *options);
 
 /** @return the threads of each rank of a job that is only planned: as asked for, else

@@ -133,7 +133,7 @@ static bsattn_status_t warm_up(run_t *run)
     int64_t count = bsattn_options_int(run->options, BSATTN_OPTION_WARMUP);
 
     bsattn_progress(run->cli, "%" PRId64 " iterations to warm up", count);
-    bsattn_trial_poison(&run->trial);
+    BSATTN_TRY(bsattn_trial_poison(&run->trial));
     for (int64_t i = 0; i < count; ++i) {
         BSATTN_TRY(bsattn_trial_execute(&run->trial, -1));
     }
@@ -143,7 +143,7 @@ static bsattn_status_t warm_up(run_t *run)
 static bsattn_status_t measure(run_t *run)
 {
     bsattn_progress(run->cli, "%d timed iterations", run->trial.iterations);
-    bsattn_trial_poison(&run->trial);
+    BSATTN_TRY(bsattn_trial_poison(&run->trial));
     for (int i = 0; i < run->trial.iterations; ++i) {
         BSATTN_TRY(bsattn_trial_execute(&run->trial, i));
         bsattn_progress(run->cli, "iteration %d: %.3f ms on this rank", i,

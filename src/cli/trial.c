@@ -3,32 +3,30 @@
 
 #include "base/host.h"
 #include "base/text.h"
-#include "ring/context.h"
+#include "cli/window.h"
+#include "ring/plan.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-enum { ALIGNMENT = 64 };
 
 static const unsigned char nan_byte = 0xFF; /* all ones are a NaN in fp32, fp16 and bf16 */
 
 /* -------------------------------------------------------------------------------------- tensors */
 
-/* elements * size bytes, aligned for vectors and touched, NaN; NULL without memory. */
-static void *allocate(int64_t elements, size_t size)
+/* elements * size bytes where the backend computes, touched, NaN. */
+static bsattn_status_t allocate(bsattn_trial_t *trial, int64_t elements, size_t size,
+                                void *memory_p)
 {
+    void *memory = NULL;
     size_t bytes;
-    void *data;
 
-    if (__builtin_mul_overflow((size_t)elements, size, &bytes) || (bytes > SIZE_MAX - ALIGNMENT)) {
-        return NULL;
+    if (__builtin_mul_overflow((size_t)elements, size, &bytes)) {
+        return bsattn_fail(BSATTN_ERR_MEMORY, "out of memory: %lld elements of %zu bytes",
+                           (long long)elements, size);
     }
-    bytes = (bytes + ALIGNMENT) / ALIGNMENT * ALIGNMENT; /* never 0: a rank may own nothing */
-    data = aligned_alloc(ALIGNMENT, bytes);
-    if (data != NULL) {
-        memset(data, nan_byte, bytes);
-    }
-    return data;
+    BSATTN_TRY(bsattn_context_alloc(trial->context, bytes, &memory));
+    *(void **)memory_p = memory;
+    return bsattn_context_fill(trial->context, memory, nan_byte, bytes);
 }
 
 static int64_t token_elements(const bsattn_trial_t *trial, int local)
@@ -51,18 +49,12 @@ static bsattn_status_t allocate_local(bsattn_trial_t *trial, int local)
     size_t size = bsattn_dtype_size(trial->problem.dtype);
     bsattn_tensors_t *tensors = &trial->tensors[local];
 
-    tensors->q = allocate(query_elements(trial, local), size);
-    tensors->k = allocate(key_elements(trial, local), size);
-    tensors->v = allocate(key_elements(trial, local), size);
-    tensors->o = allocate(query_elements(trial, local), size);
-    tensors->lse = allocate(token_elements(trial, local) * trial->problem.heads_q, sizeof(float));
-    if ((tensors->q == NULL) || (tensors->k == NULL) || (tensors->v == NULL) ||
-        (tensors->o == NULL) || (tensors->lse == NULL)) {
-        return bsattn_fail(BSATTN_ERR_MEMORY,
-                           "out of memory: could not allocate the tensors of %lld tokens",
-                           (long long)bsattn_plan_tokens(trial->plan, local));
-    }
-    return BSATTN_OK;
+    BSATTN_TRY(allocate(trial, query_elements(trial, local), size, &tensors->q));
+    BSATTN_TRY(allocate(trial, key_elements(trial, local), size, &tensors->k));
+    BSATTN_TRY(allocate(trial, key_elements(trial, local), size, &tensors->v));
+    BSATTN_TRY(allocate(trial, query_elements(trial, local), size, &tensors->o));
+    return allocate(trial, token_elements(trial, local) * trial->problem.heads_q, sizeof(float),
+                    &tensors->lse);
 }
 
 static bsattn_status_t allocate_all(bsattn_trial_t *trial)
@@ -85,6 +77,57 @@ static bsattn_status_t allocate_all(bsattn_trial_t *trial)
     return BSATTN_OK;
 }
 
+/* One window of a tensor, loaded and written where the backend computes. */
+static bsattn_status_t load_window(bsattn_trial_t *trial, int local, bsattn_tensor_t tensor,
+                                   const bsattn_window_t *window, void *page, void *tensor_rows)
+{
+    const bsattn_problem_t *problem = &trial->problem;
+    int heads = (tensor == BSATTN_Q) ? problem->heads_q : problem->heads_kv;
+    size_t token_bytes =
+        (size_t)heads * (size_t)problem->head_dim * bsattn_dtype_size(problem->dtype);
+    bsattn_rows_t rows = {
+        .from = page,
+        .from_stride = (size_t)window->count * token_bytes,
+        .to = (char *)tensor_rows + (size_t)window->first * token_bytes,
+        .to_stride = (size_t)bsattn_plan_tokens(trial->plan, local) * token_bytes,
+        .row_bytes = (size_t)window->count * token_bytes,
+        .row_count = (size_t)problem->batch,
+    };
+    bsattn_status_t status = BSATTN_OK;
+
+    BSATTN_TRY(bsattn_source_load(trial->source, tensor, window->runs, window->run_count,
+                                  trial->info.threads, page));
+    if (window->count > 0) {
+        status = bsattn_context_write(trial->context, &rows);
+    }
+    return bsattn_context_agree(trial->context, status);
+}
+
+/* Load a tensor window by window: host memory need not hold it. */
+static bsattn_status_t load_windows(bsattn_trial_t *trial, int local, bsattn_tensor_t tensor,
+                                    void *tensor_rows)
+{
+    const bsattn_problem_t *problem = &trial->problem;
+    int heads = (tensor == BSATTN_Q) ? problem->heads_q : problem->heads_kv;
+    int64_t token_bytes = problem->batch * heads * problem->head_dim *
+                          (int64_t)bsattn_dtype_size(problem->dtype);
+    bsattn_window_t window;
+    bsattn_status_t status = bsattn_window_init(&window, trial, local, token_bytes);
+    void *page = malloc((size_t)(window.tokens_max * token_bytes));
+
+    if ((status == BSATTN_OK) && (page == NULL)) {
+        status = bsattn_fail(BSATTN_ERR_MEMORY, "out of memory: no room to load a tensor through");
+    }
+    status = bsattn_context_agree(trial->context, status);
+    for (int64_t i = 0; (status == BSATTN_OK) && (i < window.windows); ++i) {
+        bsattn_window_move(&window, i);
+        status = load_window(trial, local, tensor, &window, page, tensor_rows);
+    }
+    free(page);
+    bsattn_window_free(&window);
+    return status;
+}
+
 static bsattn_status_t load_local(bsattn_trial_t *trial, int local)
 {
     const void *rows[] = {
@@ -96,6 +139,10 @@ static bsattn_status_t load_local(bsattn_trial_t *trial, int local)
     const bsattn_token_run_t *runs = bsattn_plan_runs(trial->plan, local, &run_count);
 
     for (int tensor = BSATTN_Q; tensor <= BSATTN_V; ++tensor) {
+        if (!trial->context->backend->in_host_memory) {
+            BSATTN_TRY(load_windows(trial, local, (bsattn_tensor_t)tensor, (void *)rows[tensor]));
+            continue;
+        }
         BSATTN_TRY(bsattn_source_load(trial->source, (bsattn_tensor_t)tensor, runs, run_count,
                                       trial->info.threads, (void *)rows[tensor]));
     }
@@ -116,6 +163,22 @@ static bsattn_status_t load_all(bsattn_trial_t *trial)
 
 /* ------------------------------------------------------------------------------------ placement */
 
+static void fill_placement(const bsattn_trial_t *trial, bsattn_placement_t *place)
+{
+    const bsattn_place_choice_t *choice = &trial->context->places[trial->info.first_rank];
+
+    bsattn_host_name(place->host, sizeof(place->host));
+    bsattn_host_cores_text(place->cpus, sizeof(place->cpus));
+    if (trial->info.device[0] == '\0') {
+        bsattn_host_processor(place->device, sizeof(place->device));
+        (void)bsattn_text_copy(place->decided, sizeof(place->decided), "as launched");
+        return;
+    }
+    (void)bsattn_text_copy(place->device, sizeof(place->device), trial->info.device);
+    (void)bsattn_text_copy(place->pci, sizeof(place->pci), trial->info.device_pci);
+    bsattn_place_decided_text(choice, NULL, place->decided, sizeof(place->decided));
+}
+
 static bsattn_status_t gather_placement(bsattn_trial_t *trial)
 {
     size_t local_count = (size_t)trial->info.local_count;
@@ -126,10 +189,7 @@ static bsattn_status_t gather_placement(bsattn_trial_t *trial)
         trial->context,
         (places != NULL) ? BSATTN_OK : bsattn_fail(BSATTN_ERR_MEMORY, "no memory for the ranks"));
     for (size_t i = 0; (status == BSATTN_OK) && (i < local_count); ++i) {
-        bsattn_host_name(places[i].host, sizeof(places[i].host));
-        bsattn_host_processor(places[i].device, sizeof(places[i].device));
-        bsattn_host_cores_text(places[i].cpus, sizeof(places[i].cpus));
-        (void)bsattn_text_copy(places[i].decided, sizeof(places[i].decided), "as launched");
+        fill_placement(trial, &places[i]);
     }
     if (status == BSATTN_OK) {
         status = bsattn_context_gather(trial->context, places, sizeof(*places), trial->placement);
@@ -160,11 +220,11 @@ void bsattn_trial_destroy(bsattn_trial_t *trial)
 {
     for (int local = 0; (trial->tensors != NULL) && (local < trial->info.local_count); ++local) {
         bsattn_tensors_t *tensors = &trial->tensors[local];
-        free((void *)tensors->q);
-        free((void *)tensors->k);
-        free((void *)tensors->v);
-        free(tensors->o);
-        free(tensors->lse);
+        bsattn_context_free(trial->context, (void *)tensors->q);
+        bsattn_context_free(trial->context, (void *)tensors->k);
+        bsattn_context_free(trial->context, (void *)tensors->v);
+        bsattn_context_free(trial->context, tensors->o);
+        bsattn_context_free(trial->context, tensors->lse);
     }
     free(trial->tensors);
     free(trial->timings);
@@ -174,16 +234,22 @@ void bsattn_trial_destroy(bsattn_trial_t *trial)
     *trial = (bsattn_trial_t){0};
 }
 
-void bsattn_trial_poison(bsattn_trial_t *trial)
+bsattn_status_t bsattn_trial_poison(bsattn_trial_t *trial)
 {
     size_t size = bsattn_dtype_size(trial->problem.dtype);
+    bsattn_status_t status = BSATTN_OK;
 
-    for (int local = 0; local < trial->info.local_count; ++local) {
+    for (int local = 0; (local < trial->info.local_count) && (status == BSATTN_OK); ++local) {
         bsattn_tensors_t *tensors = &trial->tensors[local];
         size_t lse_count = (size_t)(token_elements(trial, local) * trial->problem.heads_q);
-        memset(tensors->o, nan_byte, (size_t)query_elements(trial, local) * size);
-        memset(tensors->lse, nan_byte, lse_count * sizeof(float));
+        status = bsattn_context_fill(trial->context, tensors->o, nan_byte,
+                                     (size_t)query_elements(trial, local) * size);
+        if (status == BSATTN_OK) {
+            status = bsattn_context_fill(trial->context, tensors->lse, nan_byte,
+                                         lse_count * sizeof(float));
+        }
     }
+    return bsattn_context_agree(trial->context, status);
 }
 
 bsattn_status_t bsattn_trial_execute(bsattn_trial_t *trial, int iteration)
@@ -249,7 +315,13 @@ static bsattn_stats_t job_stats(const bsattn_trial_t *trial, const bsattn_timing
     return bsattn_stats_of(times, iterations);
 }
 
-static void fill_ranks(bsattn_trial_t *trial, const bsattn_timings_t *all, const int64_t *peaks,
+/* The most memory that a rank's process held. */
+typedef struct peak {
+    int64_t host;
+    int64_t device;
+} peak_t;
+
+static void fill_ranks(bsattn_trial_t *trial, const bsattn_timings_t *all, const peak_t *peaks,
                        double *times)
 {
     const bsattn_estimate_t *estimate = bsattn_plan_estimate(trial->plan);
@@ -264,8 +336,8 @@ static void fill_ranks(bsattn_trial_t *trial, const bsattn_timings_t *all, const
             .time_exposed_ms = rank_median(trial, of_rank, TIME_EXPOSED, times),
             .bytes_sent = planned->bytes_sent,
             .bytes_received = planned->bytes_received,
-            .memory_device_peak = 0,
-            .memory_host_peak = peaks[rank],
+            .memory_device_peak = peaks[rank].device,
+            .memory_host_peak = peaks[rank].host,
         };
     }
 }
@@ -273,7 +345,7 @@ static void fill_ranks(bsattn_trial_t *trial, const bsattn_timings_t *all, const
 /* What is gathered, in one allocation each. */
 typedef struct gathered {
     bsattn_timings_t *timings; /* [P, iterations] */
-    int64_t *peaks;            /* [local_count] of this process, then [P] */
+    peak_t *peaks;             /* [local_count] of this process, then [P] */
     double *times;             /* [iterations] */
 } gathered_t;
 
@@ -282,6 +354,7 @@ static bsattn_status_t gather_all(bsattn_trial_t *trial, gathered_t *gathered)
     size_t local_count = (size_t)trial->info.local_count;
     size_t ranks = (size_t)trial->info.ranks;
     size_t iterations = (size_t)trial->iterations;
+    bsattn_backend_t *backend = trial->context->backend;
     bsattn_status_t status = BSATTN_OK;
 
     gathered->timings = calloc(ranks * iterations, sizeof(*gathered->timings));
@@ -292,7 +365,10 @@ static bsattn_status_t gather_all(bsattn_trial_t *trial, gathered_t *gathered)
     }
     BSATTN_TRY(bsattn_context_agree(trial->context, status));
     for (size_t i = 0; i < local_count; ++i) {
-        gathered->peaks[i] = bsattn_host_memory_peak();
+        gathered->peaks[i] = (peak_t){
+            .host = bsattn_host_memory_peak(),
+            .device = backend->ops->memory(backend).peak,
+        };
     }
     BSATTN_TRY(bsattn_context_gather(trial->context, trial->timings,
                                      iterations * sizeof(*trial->timings), gathered->timings));
@@ -326,7 +402,8 @@ void bsattn_trial_describe(const bsattn_trial_t *trial, bsattn_record_t *record)
     record->hosts = trial->info.hosts;
     record->threads = trial->info.threads;
     record->backend = trial->info.backend;
-    record->backend_variant = trial->info.backend_variant;
+    record->backend_reason = trial->info.backend_reason;
+    record->backend_variant = bsattn_plan_variant(trial->plan);
     record->transport = trial->info.transport;
     record->transport_reason = trial->info.transport_reason;
     record->problem = trial->problem;

@@ -45,8 +45,8 @@ bsattn_status_t bsattn_trial_create(const bsattn_trial_params_t *params, bsattn_
 /** Release what a trial owns; not collective. */
 void bsattn_trial_destroy(bsattn_trial_t *trial);
 
-/** Fill O and LSE with NaN: nothing left from before can pass for a result. Not collective. */
-void bsattn_trial_poison(bsattn_trial_t *trial);
+/** Fill O and LSE with NaN: nothing left from before can pass for a result. */
+bsattn_status_t bsattn_trial_poison(bsattn_trial_t *trial);
 
 /** Wait for all ranks, then execute.
  *  @param iteration  0 .. iterations - 1 to keep the times; -1 not to */

@@ -75,7 +75,7 @@ static bsattn_status_t compute(attempt_t *attempt)
 
     BSATTN_TRY(bsattn_trial_create(&params, &attempt->trial));
     bsattn_trial_describe(&attempt->trial, record);
-    bsattn_trial_poison(&attempt->trial);
+    BSATTN_TRY(bsattn_trial_poison(&attempt->trial));
     BSATTN_TRY(bsattn_trial_execute(&attempt->trial, 0));
     BSATTN_TRY(bsattn_trial_check(&attempt->trial, 0, attempt->drawn.seed, &record->check));
     record->status = record->check.passed ? "ok" : "failed";

@@ -87,16 +87,50 @@ static int64_t chunk_bytes(const build_t *build, int owner, int hop)
            build->chunk_tokens[(size_t)owner * (size_t)build->demand->steps + (size_t)hop];
 }
 
-/* The two chunk buffers: chunks of even steps in one, of odd steps in the other. */
-static int64_t chunk_memory(const build_t *build, int rank)
+/* What a rank keeps of its own shard at step 0: its chunk, or of keys read in place only what goes
+ * on. */
+static int64_t own_chunk_bytes(const build_t *build, int rank, int64_t tokens)
 {
-    int64_t largest[2] = {0, 0};
+    const bsattn_demand_t *demand = build->demand;
+    int64_t whole = tokens * demand->pattern->problem.heads_kv;
 
-    for (int s = 0; s < build->demand->steps; ++s) {
+    if (!build->machine->keys_in_place ||
+        (build->chunk_tokens[(size_t)rank * (size_t)demand->steps] != whole)) {
+        return chunk_bytes(build, rank, 0);
+    }
+    return (demand->steps > 1) ? chunk_bytes(build, rank, 1) : 0;
+}
+
+/* The two chunk buffers: chunks of even steps in one, of odd steps in the other. */
+static int64_t chunk_memory(const build_t *build, int rank, int64_t tokens)
+{
+    int64_t largest[2] = {own_chunk_bytes(build, rank, tokens), 0};
+
+    for (int s = 1; s < build->demand->steps; ++s) {
         int64_t bytes = chunk_bytes(build, bsattn_demand_owner(build->demand, rank, s), s);
         largest[s % 2] = (bytes > largest[s % 2]) ? bytes : largest[s % 2];
     }
     return largest[0] + largest[1];
+}
+
+/* Whether the chunk of step 0 is packed to be sent rather than to be read. */
+static bool packs_sends(const build_t *build, int rank, int64_t tokens)
+{
+    return own_chunk_bytes(build, rank, tokens) != chunk_bytes(build, rank, 0);
+}
+
+/* The one buffer that rows are brought together in: as large as the most that goes on in pieces. */
+static int64_t staging_memory(const build_t *build, int rank, int64_t tokens)
+{
+    int64_t largest = 0;
+
+    for (int s = packs_sends(build, rank, tokens) ? 1 : 0; s + 1 < build->demand->steps; ++s) {
+        int owner = bsattn_demand_owner(build->demand, rank, s);
+        int64_t here = chunk_bytes(build, owner, s);
+        int64_t sent = chunk_bytes(build, owner, s + 1);
+        largest = ((sent < here) && (sent > largest)) ? sent : largest;
+    }
+    return build->machine->stages_sends ? largest : 0;
 }
 
 static void predict_memory(const build_t *build, const bsattn_schedule_counts_t *counts, int rank,
@@ -110,17 +144,23 @@ static void predict_memory(const build_t *build, const bsattn_schedule_counts_t 
 
     memory->inputs = rows * row_bytes * (problem->heads_q + 2 * (int64_t)problem->heads_kv);
     memory->outputs = rows * problem->heads_q * (row_bytes + (int64_t)sizeof(float));
-    memory->chunks = chunk_memory(build, rank);
+    memory->chunks = chunk_memory(build, rank, out->tokens);
     memory->state =
         counts->needs_state
             ? (int64_t)machine->state_bytes(problem->batch, problem->heads_q, out->tokens,
                                             problem->head_dim, problem->block)
             : 0;
     memory->lists = bsattn_schedule_bytes(build->demand, counts);
+    if (machine->list_bytes != NULL) {
+        memory->host = memory->lists;
+        memory->lists = machine->list_bytes(build->demand, counts);
+    }
     memory->scratch =
         machine->threads * (int64_t)machine->scratch_bytes(problem->head_dim, problem->block);
+    memory->staging = staging_memory(build, rank, out->tokens);
+    memory->libraries = machine->libraries_bytes;
     memory->total = memory->inputs + memory->outputs + memory->chunks + memory->state +
-                    memory->lists + memory->scratch;
+                    memory->lists + memory->scratch + memory->staging + memory->libraries;
 }
 
 /* At every step the rank computes on one chunk while the next one comes in, at the cost of compute
@@ -131,9 +171,12 @@ static void predict_time(const build_t *build, int rank, const double *pairs_of_
     const bsattn_problem_t *problem = &build->demand->pattern->problem;
     const bsattn_machine_t *machine = build->machine;
     double flops_per_pair = 4.0 * problem->head_dim * (double)problem->batch;
+    double flops_per_s = ((problem->dtype == BSATTN_F32) && (machine->flops_f32_per_s > 0.0))
+                             ? machine->flops_f32_per_s
+                             : machine->flops_per_s;
 
     for (int s = 0; s < build->demand->steps; ++s) {
-        double attend_s = flops_per_pair * pairs_of_hop[s] / machine->flops_per_s;
+        double attend_s = flops_per_pair * pairs_of_hop[s] / flops_per_s;
         double exchange_s = 0.0;
 
         if (s + 1 < build->demand->steps) {

@@ -3,17 +3,26 @@
 #ifndef BSATTN_PROBLEM_ESTIMATE_H
 #define BSATTN_PROBLEM_ESTIMATE_H
 
-#include "problem/demand.h"
+#include "problem/schedule.h"
 
 /** What the prediction must know of the machine a rank computes on. Rates are nominal: predicted
- *  times are a model. */
+ *  times are a model. What is 0, NULL or false need not be set. */
 typedef struct bsattn_machine {
     /** @return bytes of the state of a rank with these rows */
     size_t (*state_bytes)(int64_t batch, int heads_q, int64_t tokens, int head_dim, int block);
     /** @return bytes of scratch of one thread */
     size_t (*scratch_bytes)(int head_dim, int block);
+    /** @return bytes of the lists that kernels walk, where these are not the schedule's own: the
+     *  schedule is then beside them, in host memory. NULL: they are */
+    int64_t (*list_bytes)(const bsattn_demand_t *demand, const bsattn_schedule_counts_t *counts);
     int threads;
-    double flops_per_s;      /**< of one rank */
+    bool keys_in_place;        /**< a rank that needs its whole shard reads it where it lies, and
+                                    its chunk of step 0 is only what it sends */
+    bool stages_sends;         /**< the transport brings rows together before it sends them, but
+                                    for chunks that go on whole */
+    int64_t libraries_bytes;   /**< what libraries hold where the tensors are */
+    double flops_per_s;        /**< of one rank */
+    double flops_f32_per_s;    /**< for fp32 problems; 0: the same */
     double link_bytes_per_s; /**< from a rank to the next */
     double link_latency_s;
     bool hides_exchange; /**< something else than the compute units moves the bytes */

@@ -15,6 +15,7 @@ void bsattn_record_init(bsattn_record_t *record)
         .status = "ok",
         .launcher = "none",
         .backend = "",
+        .backend_reason = "",
         .backend_variant = "",
         .transport = "",
         .transport_reason = "",
@@ -55,7 +56,10 @@ void bsattn_record_set_estimate(bsattn_record_t *record, const bsattn_estimate_t
     spread_begin(&memory->state);
     spread_begin(&memory->lists);
     spread_begin(&memory->scratch);
+    spread_begin(&memory->staging);
+    spread_begin(&memory->libraries);
     spread_begin(&memory->total);
+    spread_begin(&memory->host);
     for (int rank = 0; rank < totals->ranks; ++rank) {
         const bsattn_memory_t *of_rank = &bsattn_estimate_rank(estimate, rank)->memory;
         spread_add(&memory->inputs, of_rank->inputs, totals->ranks);
@@ -64,7 +68,10 @@ void bsattn_record_set_estimate(bsattn_record_t *record, const bsattn_estimate_t
         spread_add(&memory->state, of_rank->state, totals->ranks);
         spread_add(&memory->lists, of_rank->lists, totals->ranks);
         spread_add(&memory->scratch, of_rank->scratch, totals->ranks);
+        spread_add(&memory->staging, of_rank->staging, totals->ranks);
+        spread_add(&memory->libraries, of_rank->libraries, totals->ranks);
         spread_add(&memory->total, of_rank->total, totals->ranks);
+        spread_add(&memory->host, of_rank->host, totals->ranks);
     }
 }
 

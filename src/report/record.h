@@ -51,7 +51,10 @@ typedef struct bsattn_memory_record {
     bsattn_spread_t state;
     bsattn_spread_t lists;
     bsattn_spread_t scratch;
+    bsattn_spread_t staging;
+    bsattn_spread_t libraries;
     bsattn_spread_t total;
+    bsattn_spread_t host;
 } bsattn_memory_record_t;
 
 typedef struct bsattn_record {
@@ -64,6 +67,7 @@ typedef struct bsattn_record {
     int threads;
     const char *launcher;
     const char *backend;
+    const char *backend_reason;
     const char *backend_variant;
     const char *transport;
     const char *transport_reason;

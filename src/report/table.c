@@ -164,8 +164,8 @@ static void print_ranks(const bsattn_record_t *record, FILE *file)
     (void)fprintf(file, "# %6s  %-16s %-12s %s\n", "rank", "host", "cpus", "device");
     for (int rank = 0; rank < record->ranks; ++rank) {
         const bsattn_placement_t *place = &record->placement[rank];
-        (void)fprintf(file, "# %6d  %-16s %-12s %s\n", rank, place->host, place->cpus,
-                      place->device);
+        (void)fprintf(file, "# %6d  %-16s %-12s %s%s%s\n", rank, place->host, place->cpus,
+                      place->device, (place->pci[0] != '\0') ? " " : "", place->pci);
     }
 }
 
@@ -176,7 +176,8 @@ void bsattn_table_job(const bsattn_record_t *record, FILE *file)
                   record->ranks, plural(record->ranks), record->hosts, plural(record->hosts),
                   record->threads, plural(record->threads), record->launcher);
     (void)fprintf(file, "# transport  %s: %s\n", record->transport, record->transport_reason);
-    (void)fprintf(file, "# backend    %s %s\n", record->backend, record->backend_variant);
+    (void)fprintf(file, "# backend    %s %s: %s\n", record->backend, record->backend_variant,
+                  record->backend_reason);
 }
 
 static void print_problem(const bsattn_record_t *record, FILE *file)
@@ -244,7 +245,10 @@ static void print_memory(const bsattn_memory_record_t *memory, FILE *file)
     print_purpose("state", &memory->state, file);
     print_purpose("lists", &memory->lists, file);
     print_purpose("scratch", &memory->scratch, file);
+    print_purpose("staging", &memory->staging, file);
+    print_purpose("libraries", &memory->libraries, file);
     print_purpose("total", &memory->total, file);
+    print_purpose("host", &memory->host, file);
 }
 
 void bsattn_table_plan(const bsattn_record_t *record, bool commentary, FILE *file)
@@ -262,8 +266,9 @@ void bsattn_table_plan(const bsattn_record_t *record, bool commentary, FILE *fil
                       plan->bytes_sent, plan->bytes_needed);
         (void)fprintf(file, "# time       %.3f ms modelled (not measured), %.2f GFLOP/s\n",
                       plan->time_ms, record->stats.flops / (plan->time_ms * 1e6));
-        (void)fprintf(file, "# memory of one rank, predicted, over the %d rank%s\n", record->ranks,
-                      plural(record->ranks));
+        (void)fprintf(file, "# memory of one rank on the %s, predicted, over the %d rank%s\n",
+                      (strcmp(record->backend, "cuda") == 0) ? "GPU (and host)" : "host",
+                      record->ranks, plural(record->ranks));
         (void)fprintf(file, "# %-10s %16s %16s %16s %10s\n", "purpose", "min", "mean", "max",
                       "max");
         (void)fprintf(file, "# %-10s %16s %16s %16s %10s\n", "-", "bytes", "bytes", "bytes", "-");

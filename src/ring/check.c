@@ -47,7 +47,9 @@ typedef struct work {
     bsattn_reference_t *references; /* [B] */
     float *keys;                    /* [KEYS_AT_ONCE, D] */
     float *values;
-    float *out; /* [D] */
+    float *out;     /* [D] */
+    char *o;        /* [B, D] of the problem's type: results of a group, in host memory */
+    float *lse;     /* [B] */
 } work_t;
 
 static const double out_tolerance[] = {
@@ -63,6 +65,8 @@ static void work_free(work_t *work)
     free(work->keys);
     free(work->values);
     free(work->out);
+    free(work->o);
+    free(work->lse);
 }
 
 static bsattn_status_t work_init(work_t *work, const bsattn_problem_t *problem)
@@ -74,8 +78,10 @@ static bsattn_status_t work_init(work_t *work, const bsattn_problem_t *problem)
     work->keys = malloc(tile);
     work->values = malloc(tile);
     work->out = malloc((size_t)problem->head_dim * sizeof(float));
+    work->o = malloc((size_t)problem->block * bsattn_problem_row_bytes(problem));
+    work->lse = malloc((size_t)problem->block * sizeof(float));
     if ((work->references == NULL) || (work->keys == NULL) || (work->values == NULL) ||
-        (work->out == NULL)) {
+        (work->out == NULL) || (work->o == NULL) || (work->lse == NULL)) {
         work_free(work);
         return bsattn_fail(BSATTN_ERR_MEMORY, "no memory to check results");
     }
@@ -147,21 +153,43 @@ static bsattn_status_t walk_keys(const check_t *check, const group_t *group, wor
     return BSATTN_OK;
 }
 
-static void compare_row(const check_t *check, const group_t *group, int64_t r, work_t *work,
-                        tally_t *tally)
+/* Bring the results of a group's block here. */
+static bsattn_status_t read_results(const check_t *check, const group_t *group, work_t *work)
 {
     const bsattn_problem_t *problem = &check->plan->problem;
     const bsattn_tensors_t *tensors = &check->tensors[group->local];
     int64_t tokens = check->plan->locals[group->local].tokens;
-    int64_t t = group->slot * problem->block + r;
+    int64_t t = group->slot * problem->block;
+    size_t row_bytes = bsattn_problem_row_bytes(problem);
     int64_t row = (group->batch * tokens + t) * problem->heads_q + group->head;
+    bsattn_rows_t o = {
+        .from = (const char *)tensors->o + (size_t)row * row_bytes,
+        .from_stride = row_bytes * (size_t)problem->heads_q,
+        .to = work->o,
+        .to_stride = row_bytes,
+        .row_bytes = row_bytes,
+        .row_count = (size_t)group->tokens,
+    };
+    bsattn_rows_t lse = {
+        .from = tensors->lse + (group->batch * problem->heads_q + group->head) * tokens + t,
+        .to = work->lse,
+        .row_bytes = (size_t)group->tokens * sizeof(float),
+        .row_count = 1,
+    };
+
+    BSATTN_TRY(bsattn_context_read(check->plan->context, &o));
+    return bsattn_context_read(check->plan->context, &lse);
+}
+
+static void compare_row(const check_t *check, int64_t r, work_t *work, tally_t *tally)
+{
+    const bsattn_problem_t *problem = &check->plan->problem;
     bsattn_reference_t *reference = &work->references[r];
     double wanted = bsattn_reference_end(reference);
-    double found = tensors->lse[(group->batch * problem->heads_q + group->head) * tokens + t];
+    double found = work->lse[r];
 
-    bsattn_convert_to_f32(
-        problem->dtype, (const char *)tensors->o + (size_t)row * bsattn_problem_row_bytes(problem),
-        problem->head_dim, work->out);
+    bsattn_convert_to_f32(problem->dtype, work->o + (size_t)r * bsattn_problem_row_bytes(problem),
+                          problem->head_dim, work->out);
     for (int d = 0; d < problem->head_dim; ++d) {
         double error = work->out[d] - reference->out[d];
         tally->error2 += error * error;
@@ -178,9 +206,10 @@ static bsattn_status_t check_group(const check_t *check, const group_t *group, w
 {
     BSATTN_TRY(begin_group(check, group, work));
     BSATTN_TRY(walk_keys(check, group, work));
+    BSATTN_TRY(read_results(check, group, work));
     for (int64_t r = 0; r < group->tokens; ++r) {
         if (group->chosen[r]) {
-            compare_row(check, group, r, work, tally);
+            compare_row(check, r, work, tally);
         }
     }
     return BSATTN_OK;

@@ -8,11 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What a rank must know of the others to share a host with them. */
-typedef struct seat {
-    char host[64];
-    char cores[192];
-} seat_t;
+/* NCCL's first version, as it says it, in which ranks can share a GPU, and how it is told to. */
+enum { NCCL_SHARING = 23000 };
+static const char nccl_sharing_variable[] = "NCCL_MULTI_RANK_GPU_ENABLE";
 
 void bsattn_context_params_init(bsattn_context_params_t *params)
 {
@@ -26,9 +24,15 @@ static bool is_loop(const char *value)
 
 static bsattn_status_t check_params(const bsattn_context_params_t *params)
 {
-    if (!bsattn_text_is_auto(params->transport) && !is_loop(params->transport) &&
-        (strcmp(params->transport, "mpi") != 0)) {
-        return bsattn_fail(BSATTN_ERR_INPUT, "transport '%s': must be auto, mpi or loop",
+    static const char *const names[] = {"auto", "nccl", "ipc", "mpi", "loop"};
+    bool known = (params->transport == NULL);
+
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); ++i) {
+        known = known || (strcmp(params->transport, names[i]) == 0);
+    }
+    if (!known) {
+        return bsattn_fail(BSATTN_ERR_INPUT,
+                           "transport '%s': must be auto, nccl, ipc, mpi or loop",
                            params->transport);
     }
     if ((params->virtual_ranks < 0) || (params->threads < 0) || !(params->timeout_s >= 0.0)) {
@@ -39,59 +43,47 @@ static bsattn_status_t check_params(const bsattn_context_params_t *params)
     return BSATTN_OK;
 }
 
-static bsattn_status_t open_loop(bsattn_context_t *context, const bsattn_context_params_t *params,
-                                 const char *reason)
-{
-    int ranks = (params->virtual_ranks < 1) ? 1 : params->virtual_ranks;
-
-    context->transport_reason = reason;
-    return bsattn_transport_loop_create(ranks, &context->transport);
-}
-
 static void close_transport(bsattn_context_t *context)
 {
     context->transport->ops->destroy(context->transport);
     context->transport = NULL;
 }
 
-/* Where there are other processes the transport to them comes first, whatever is wrong here: only
+/* Where there are other processes a transport to them comes first, whatever is wrong here: only
  * over it can they be told. status: what was found wrong so far. @return the agreed status; without
  * success there is no transport */
-static bsattn_status_t open_transport(bsattn_context_t *context,
-                                      const bsattn_context_params_t *params, bsattn_status_t status)
+static bsattn_status_t open_first_transport(bsattn_context_t *context,
+                                            const bsattn_context_params_t *params,
+                                            bsattn_status_t status)
 {
-    bool alone;
-
     if ((params->mpi_comm == NULL) || is_loop(params->transport)) {
         BSATTN_TRY(status);
         if (!bsattn_text_is_auto(params->transport) && !is_loop(params->transport)) {
             return bsattn_fail(BSATTN_ERR_ENVIRONMENT,
-                               "transport mpi: this process was started without MPI");
+                               "transport %s: this process was started without MPI",
+                               params->transport);
         }
-        return open_loop(context, params,
-                         bsattn_text_is_auto(params->transport) ? "one process without MPI"
-                                                                : "asked for");
+        return bsattn_transport_loop_create(
+            (params->virtual_ranks < 1) ? 1 : params->virtual_ranks, &context->transport);
     }
     BSATTN_TRY(
         bsattn_transport_mpi_create(params->mpi_comm, params->timeout_s, &context->transport));
-    context->transport_reason = bsattn_text_is_auto(params->transport)
-                                    ? "ranks in several processes, on CPUs"
-                                    : "asked for";
-    alone = bsattn_text_is_auto(params->transport) && (context->transport->ranks == 1);
     status = bsattn_transport_agree(context->transport, status);
-    if ((status != BSATTN_OK) || alone) {
+    if (status != BSATTN_OK) {
         close_transport(context);
     }
-    BSATTN_TRY(status);
-    return alone ? open_loop(context, params, "one process") : BSATTN_OK;
+    return status;
 }
 
+/* --------------------------------------------------------------------------------------- places */
+
 /* Number the hosts by first appearance. */
-static void number_hosts(bsattn_context_t *context, const seat_t *seats)
+static void number_hosts(bsattn_context_t *context)
 {
     for (int rank = 0; rank < context->transport->ranks; ++rank) {
         int same = 0;
-        while ((same < rank) && (strcmp(seats[same].host, seats[rank].host) != 0)) {
+        while ((same < rank) &&
+               !bsattn_place_same_host(&context->seats[same], &context->seats[rank])) {
             ++same;
         }
         context->host_of_rank[rank] =
@@ -100,7 +92,7 @@ static void number_hosts(bsattn_context_t *context, const seat_t *seats)
 }
 
 /* The cores this process may use, shared evenly with the processes that may use the same ones. */
-static int auto_threads(const bsattn_context_t *context, const seat_t *seats)
+static int auto_threads(const bsattn_context_t *context)
 {
     int mine = context->transport->first_rank;
     int sharers = 1;
@@ -110,8 +102,8 @@ static int auto_threads(const bsattn_context_t *context, const seat_t *seats)
         return omp_get_max_threads();
     }
     for (int rank = 0; rank < context->transport->ranks; ++rank) {
-        bool same = (strcmp(seats[rank].host, seats[mine].host) == 0) &&
-                    (strcmp(seats[rank].cores, seats[mine].cores) == 0);
+        bool same = (context->host_of_rank[rank] == context->host_of_rank[mine]) &&
+                    (strcmp(context->seats[rank].cpus, context->seats[mine].cpus) == 0);
         /* Ranks of one process take turns. */
         sharers += (same && (rank != mine) && (context->transport->local_count == 1)) ? 1 : 0;
     }
@@ -119,34 +111,248 @@ static int auto_threads(const bsattn_context_t *context, const seat_t *seats)
     return (threads < 1) ? 1 : threads;
 }
 
-static bsattn_status_t take_seats(bsattn_context_t *context, int threads)
+/* What this process knows of itself. */
+static bsattn_status_t fill_seat(const bsattn_context_t *context, bsattn_place_seat_t *seat)
+{
+    bsattn_place_machine_t *machine = NULL;
+    int gpus = context->choice.cuda ? bsattn_backend_gpus(NULL, 0) : 0;
+
+    bsattn_place_seat_init(seat, getenv);
+    if (gpus == 0) {
+        return BSATTN_OK;
+    }
+    for (int i = 0; i < gpus; ++i) {
+        bsattn_gpu_t gpu;
+        BSATTN_TRY(bsattn_backend_gpu(i, &gpu));
+        bsattn_place_seat_add_device(seat, gpu.pci, gpu.uuid);
+    }
+    BSATTN_TRY(bsattn_place_machine_open(NULL, &machine));
+    bsattn_place_machine_look(machine, NULL, seat);
+    bsattn_place_machine_close(machine);
+    return BSATTN_OK;
+}
+
+/* Give every rank its GPU. The ranks of one process have one GPU together. */
+static bsattn_status_t decide_places(bsattn_context_t *context)
+{
+    int ranks = context->transport->ranks;
+
+    if (context->transport->local_count == 1) {
+        return bsattn_place_decide(context->seats, ranks, context->places);
+    }
+    BSATTN_TRY(bsattn_place_decide(context->seats, 1, context->places));
+    for (int rank = 1; rank < ranks; ++rank) {
+        context->places[rank] = context->places[0];
+    }
+    return BSATTN_OK;
+}
+
+static bsattn_status_t alloc_places(bsattn_context_t *context)
 {
     size_t ranks = (size_t)context->transport->ranks;
-    size_t local_count = (size_t)context->transport->local_count;
-    seat_t *seats = calloc(ranks + local_count, sizeof(*seats));
-    bsattn_status_t status = BSATTN_OK;
 
+    context->seats = calloc(ranks, sizeof(*context->seats));
+    context->places = calloc(ranks, sizeof(*context->places));
     context->host_of_rank = calloc(ranks, sizeof(*context->host_of_rank));
-    if ((seats == NULL) || (context->host_of_rank == NULL)) {
-        status = bsattn_fail(BSATTN_ERR_MEMORY, "no memory for %zu ranks", ranks);
+    if ((context->seats == NULL) || (context->places == NULL) || (context->host_of_rank == NULL)) {
+        return bsattn_fail(BSATTN_ERR_MEMORY, "no memory for %zu ranks", ranks);
+    }
+    return BSATTN_OK;
+}
+
+static bsattn_status_t take_seats(bsattn_context_t *context)
+{
+    size_t local_count = (size_t)context->transport->local_count;
+    bsattn_place_seat_t *mine = calloc(local_count, sizeof(*mine));
+    bsattn_status_t status = alloc_places(context);
+
+    if ((status == BSATTN_OK) && (mine == NULL)) {
+        status = bsattn_fail(BSATTN_ERR_MEMORY, "no memory for the seat of a rank");
+    }
+    if ((status == BSATTN_OK) && (mine != NULL)) {
+        status = fill_seat(context, &mine[0]);
+        for (size_t i = 1; i < local_count; ++i) {
+            mine[i] = mine[0];
+        }
     }
     status = bsattn_context_agree(context, status);
-    if ((status != BSATTN_OK) || (seats == NULL) || (context->host_of_rank == NULL)) {
-        free(seats);
-        return status;
-    }
-    for (size_t i = 0; i < local_count; ++i) {
-        bsattn_host_name(seats[ranks + i].host, sizeof(seats->host));
-        bsattn_host_cores_text(seats[ranks + i].cores, sizeof(seats->cores));
-    }
-    status = bsattn_context_gather(context, seats + ranks, sizeof(*seats), seats);
     if (status == BSATTN_OK) {
-        number_hosts(context, seats);
-        context->threads = (threads > 0) ? threads : auto_threads(context, seats);
+        status = bsattn_context_gather(context, mine, sizeof(*mine), context->seats);
     }
-    free(seats);
-    return status;
+    free(mine);
+    BSATTN_TRY(status);
+    number_hosts(context);
+    return bsattn_context_agree(context, decide_places(context));
 }
+
+bool bsattn_context_same_memory(const bsattn_context_t *context, int rank, int other)
+{
+    return (context->host_of_rank[rank] == context->host_of_rank[other]) &&
+           (strcmp(context->places[rank].pci, context->places[other].pci) == 0);
+}
+
+/* ------------------------------------------------------------------------------------ transport */
+
+/* What a transport between GPUs depends on. */
+static bool gpu_shared(const bsattn_context_t *context)
+{
+    for (int rank = 0; rank < context->transport->ranks; ++rank) {
+        if (context->places[rank].shared > 1) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void say_why(bsattn_context_t *context, const char *reason)
+{
+    (void)bsattn_text_copy(context->transport_reason, sizeof(context->transport_reason), reason);
+}
+
+/* The best there is for ranks on GPUs. */
+static const char *choose_for_gpus(bsattn_context_t *context)
+{
+    bool one_host = (context->hosts == 1);
+
+    if (gpu_shared(context)) {
+        say_why(context, one_host ? "ranks share a GPU, all on one host"
+                                  : "ranks share a GPU, on several hosts");
+        return one_host ? "ipc" : "mpi";
+    }
+    if (bsattn_nccl_version() > 0) {
+        say_why(context, "every rank has its own GPU");
+        return "nccl";
+    }
+    say_why(context, one_host ? "each rank has its own GPU, all on one host; this build has no NCCL"
+                              : "GPUs on several hosts; this build has no NCCL");
+    return one_host ? "ipc" : "mpi";
+}
+
+static const char *choose_transport(bsattn_context_t *context,
+                                    const bsattn_context_params_t *params)
+{
+    if (!bsattn_text_is_auto(params->transport)) {
+        say_why(context, "asked for");
+        return params->transport;
+    }
+    if (context->transport->ranks == 1) {
+        say_why(context, (params->mpi_comm == NULL) ? "one process without MPI" : "one process");
+        return "loop";
+    }
+    if (params->mpi_comm == NULL) {
+        say_why(context, "one process without MPI");
+        return "loop";
+    }
+    if (context->choice.cuda) {
+        return choose_for_gpus(context);
+    }
+    say_why(context, "ranks in several processes, on CPUs");
+    return "mpi";
+}
+
+static bsattn_status_t check_nccl(const bsattn_context_t *context)
+{
+    const char *sharing = getenv(nccl_sharing_variable);
+    int version = bsattn_nccl_version();
+
+    if (version == 0) {
+        return bsattn_fail(BSATTN_ERR_ENVIRONMENT, "transport nccl: this build has no NCCL");
+    }
+    if (!gpu_shared(context)) {
+        return BSATTN_OK;
+    }
+    if (version < NCCL_SHARING) {
+        return bsattn_fail(BSATTN_ERR_ENVIRONMENT,
+                           "transport nccl: ranks share a GPU, which takes NCCL 2.30 or newer; "
+                           "this is %d.%d.%d; take ipc, or a GPU for each rank",
+                           version / 10000, version / 100 % 100, version % 100);
+    }
+    if ((sharing == NULL) || (strcmp(sharing, "1") != 0)) {
+        return bsattn_fail(BSATTN_ERR_ENVIRONMENT,
+                           "transport nccl: ranks share a GPU, which NCCL does only with %s=1 in "
+                           "the environment; set it, or take ipc, or a GPU for each rank",
+                           nccl_sharing_variable);
+    }
+    return BSATTN_OK;
+}
+
+static bsattn_status_t check_transport(const bsattn_context_t *context, const char *name)
+{
+    bool nccl = (strcmp(name, "nccl") == 0);
+    bool ipc = (strcmp(name, "ipc") == 0);
+
+    if ((nccl || ipc) && !context->choice.cuda) {
+        return bsattn_fail(BSATTN_ERR_ENVIRONMENT,
+                           "transport %s: it moves chunks between GPUs, but the backend is cpu: %s",
+                           name, context->choice.reason);
+    }
+    if (ipc && (context->hosts > 1)) {
+        return bsattn_fail(BSATTN_ERR_ENVIRONMENT,
+                           "transport ipc: the ranks are on %d hosts; it works within one",
+                           context->hosts);
+    }
+    return nccl ? check_nccl(context) : BSATTN_OK;
+}
+
+/* Replace the first transport by the one wanted, if that is another. */
+static bsattn_status_t open_transport(bsattn_context_t *context,
+                                      const bsattn_context_params_t *params)
+{
+    const char *name = choose_transport(context, params);
+    int device = context->backend->device;
+    bool shared = gpu_shared(context);
+
+    BSATTN_TRY(bsattn_context_agree(context, check_transport(context, name)));
+    if (strcmp(name, context->transport->ops->name) == 0) {
+        return BSATTN_OK;
+    }
+    close_transport(context);
+    if (strcmp(name, "nccl") == 0) {
+        return bsattn_transport_nccl_create(params->mpi_comm, params->timeout_s, device, shared,
+                                            &context->transport);
+    }
+    if (strcmp(name, "ipc") == 0) {
+        return bsattn_transport_ipc_create(params->mpi_comm, params->timeout_s, device, shared,
+                                           &context->transport);
+    }
+    return bsattn_transport_loop_create(1, &context->transport);
+}
+
+/* -------------------------------------------------------------------------------------- backend */
+
+/* Ranks compute alike: transport, type of the numbers and report depend on it. */
+static bsattn_status_t check_alike(const bsattn_context_t *context)
+{
+    for (int rank = 0; rank < context->transport->ranks; ++rank) {
+        if ((context->seats[rank].device_count > 0) != (context->seats[0].device_count > 0)) {
+            return bsattn_fail(BSATTN_ERR_ENVIRONMENT,
+                               "backend auto: rank 0 on host %s would take %s, rank %d on host %s "
+                               "%s; name the backend",
+                               context->seats[0].host,
+                               (context->seats[0].device_count > 0) ? "cuda" : "cpu", rank,
+                               context->seats[rank].host,
+                               (context->seats[rank].device_count > 0) ? "cuda" : "cpu");
+        }
+    }
+    return BSATTN_OK;
+}
+
+static bsattn_status_t open_backend(bsattn_context_t *context)
+{
+    const bsattn_place_choice_t *place = &context->places[context->transport->first_rank];
+    bsattn_gpu_t gpu = {.device = -1};
+
+    BSATTN_TRY(check_alike(context));
+    if (context->choice.cuda) {
+        BSATTN_TRY(bsattn_backend_gpu(place->device, &gpu));
+    }
+    BSATTN_TRY(bsattn_backend_create(&context->choice, gpu.device, context->threads,
+                                     &context->backend));
+    context->backend->shared = (context->transport->local_count == 1) && (place->shared > 1);
+    return BSATTN_OK;
+}
+
+/* ----------------------------------------------------------------------------------------- life */
 
 /* A number of ranks asked for must be the one that there is. */
 static bsattn_status_t check_ranks(const bsattn_context_t *context, int asked)
@@ -160,6 +366,23 @@ static bsattn_status_t check_ranks(const bsattn_context_t *context, int asked)
     return BSATTN_OK;
 }
 
+static bsattn_status_t open_context(bsattn_context_t *context,
+                                    const bsattn_context_params_t *params)
+{
+    bsattn_status_t status = check_params(params);
+
+    if (status == BSATTN_OK) {
+        status = bsattn_backend_choose(params->backend, &context->choice);
+    }
+    BSATTN_TRY(open_first_transport(context, params, status));
+    BSATTN_TRY(bsattn_context_agree(context, check_ranks(context, params->virtual_ranks)));
+    BSATTN_TRY(take_seats(context));
+    context->threads = (params->threads > 0) ? params->threads : auto_threads(context);
+    context->timeout_s = params->timeout_s;
+    BSATTN_TRY(bsattn_context_agree(context, open_backend(context)));
+    return open_transport(context, params);
+}
+
 bsattn_status_t bsattn_context_create(const bsattn_context_params_t *params,
                                       bsattn_context_t **context_p)
 {
@@ -169,17 +392,7 @@ bsattn_status_t bsattn_context_create(const bsattn_context_params_t *params,
     if (context == NULL) {
         return bsattn_fail(BSATTN_ERR_MEMORY, "no memory for a context");
     }
-    status = check_params(params);
-    if (status == BSATTN_OK) {
-        status = bsattn_backend_find(params->backend, &context->backend);
-    }
-    status = open_transport(context, params, status);
-    if (status == BSATTN_OK) {
-        status = bsattn_context_agree(context, check_ranks(context, params->virtual_ranks));
-    }
-    if (status == BSATTN_OK) {
-        status = take_seats(context, params->threads);
-    }
+    status = open_context(context, params);
     if (status != BSATTN_OK) {
         bsattn_context_destroy(context);
         return status;
@@ -196,6 +409,11 @@ void bsattn_context_destroy(bsattn_context_t *context)
     if (context->transport != NULL) {
         close_transport(context);
     }
+    if (context->backend != NULL) {
+        context->backend->ops->destroy(context->backend);
+    }
+    free(context->seats);
+    free(context->places);
     free(context->host_of_rank);
     free(context);
 }
@@ -210,8 +428,11 @@ void bsattn_context_info(const bsattn_context_t *context, bsattn_context_info_t 
         .hosts = context->hosts,
         .transport = context->transport->ops->name,
         .transport_reason = context->transport_reason,
-        .backend = context->backend->name,
-        .backend_variant = context->backend->variant(),
+        .backend = context->backend->ops->name,
+        .backend_reason = context->choice.reason,
+        .backend_variant = context->backend->variant,
+        .device = context->backend->name,
+        .device_pci = context->backend->pci,
     };
 }
 
@@ -229,4 +450,32 @@ bsattn_status_t bsattn_context_barrier(bsattn_context_t *context)
 bsattn_status_t bsattn_context_agree(bsattn_context_t *context, bsattn_status_t status)
 {
     return bsattn_transport_agree(context->transport, status);
+}
+
+/* -------------------------------------------------------------------------------------- tensors */
+
+bsattn_status_t bsattn_context_alloc(bsattn_context_t *context, size_t bytes, void **memory_p)
+{
+    return context->backend->ops->alloc(context->backend, bytes, memory_p);
+}
+
+void bsattn_context_free(bsattn_context_t *context, void *memory)
+{
+    context->backend->ops->free(context->backend, memory);
+}
+
+bsattn_status_t bsattn_context_fill(bsattn_context_t *context, void *memory, unsigned char byte,
+                                    size_t bytes)
+{
+    return context->backend->ops->fill(context->backend, memory, byte, bytes);
+}
+
+bsattn_status_t bsattn_context_read(bsattn_context_t *context, const bsattn_rows_t *rows)
+{
+    return context->backend->ops->read(context->backend, rows);
+}
+
+bsattn_status_t bsattn_context_write(bsattn_context_t *context, const bsattn_rows_t *rows)
+{
+    return context->backend->ops->write(context->backend, rows);
 }

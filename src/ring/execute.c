@@ -1,15 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The double-buffered step loop: while the kernel works on one chunk, the next one is on its way
- * into the other buffer. */
+ * into the other buffer. On a GPU the loop only enqueues, and what follows it waits. */
 #include "base/clock.h"
-#include "problem/problem.h"
+#include "base/partial.h"
+#include "base/text.h"
 #include "ring/plan.h"
 
-enum { SLICES_MAX = 16, UNITS_PER_THREAD_AND_SLICE = 64 };
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+/* How long to look without pause for an execution to be done, and the pauses after that. */
+static const double spin_ms = 0.2;
+static const long pause_us = 30;
 
 static const bsattn_backend_ops_t *backend_of(const bsattn_local_t *local)
 {
-    return local->plan->context->backend;
+    return local->plan->context->backend->ops;
 }
 
 static const bsattn_transport_ops_t *transport_of(const bsattn_local_t *local)
@@ -17,92 +24,25 @@ static const bsattn_transport_ops_t *transport_of(const bsattn_local_t *local)
     return local->plan->context->transport->ops;
 }
 
-static char *values_of(const bsattn_local_t *local, char *chunk, int64_t tokens_kv)
-{
-    const bsattn_problem_t *problem = &local->plan->problem;
-
-    return chunk + (size_t)(problem->batch * tokens_kv) * bsattn_problem_row_bytes(problem);
-}
-
-static void pack_own_chunk(const bsattn_local_t *local, const bsattn_tensors_t *tensors)
-{
-    const bsattn_problem_t *problem = &local->plan->problem;
-    const bsattn_schedule_t *schedule = &local->schedule;
-    const bsattn_step_t *step = &schedule->steps[0];
-    bsattn_pack_params_t params = {
-        .batch = problem->batch,
-        .tokens = local->tokens,
-        .heads_kv = problem->heads_kv,
-        .row_bytes = bsattn_problem_row_bytes(problem),
-        .in = tensors->k,
-        .out = local->chunks[0],
-        .tokens_kv = step->tokens_kv,
-        .heads = step->heads,
-        .runs = schedule->own,
-        .runs_first = schedule->own_first,
-        .class_of_head = schedule->kv_class_of_head,
-        .threads = local->plan->context->threads,
-    };
-
-    backend_of(local)->pack(&params);
-    params.in = tensors->v;
-    params.out = values_of(local, local->chunks[0], step->tokens_kv);
-    backend_of(local)->pack(&params);
-}
-
-static void clear_empty_rows(const bsattn_local_t *local)
-{
-    const bsattn_schedule_t *schedule = &local->schedule;
-
-    for (int head = 0; head < local->plan->problem.heads_q; ++head) {
-        const bsattn_empty_rows_t *empty = &schedule->empty[schedule->list_of_head[head]];
-        bsattn_clear_params_t params = {
-            .attend = &local->attend,
-            .head = head,
-            .rows = empty->rows,
-            .row_count = empty->count,
-        };
-        backend_of(local)->clear(&params);
-    }
-}
-
-static void local_begin(bsattn_local_t *local, const bsattn_tensors_t *tensors)
-{
-    const bsattn_problem_t *problem = &local->plan->problem;
-
-    local->attend = (bsattn_attend_params_t){
-        .batch = problem->batch,
-        .heads_q = problem->heads_q,
-        .heads_kv = problem->heads_kv,
-        .head_dim = problem->head_dim,
-        .block = problem->block,
-        .dtype = problem->dtype,
-        .scale = (float)bsattn_problem_scale(problem),
-        .tokens = local->tokens,
-        .q = tensors->q,
-        .o = tensors->o,
-        .lse = tensors->lse,
-        .list_of_head = local->schedule.list_of_head,
-        .list_count = local->schedule.list_count,
-        .state = local->state,
-        .scratch = local->scratch,
-        .threads = local->plan->context->threads,
-    };
-    local->timings = (bsattn_timings_t){0};
-    pack_own_chunk(local, tensors);
-    clear_empty_rows(local);
-}
+/* ------------------------------------------------------------------------------------- one step */
 
 static bsattn_status_t start_exchange(bsattn_local_t *local, int step)
 {
     bsattn_exchange_t *exchange = local->exchanges[step];
+    bsattn_status_t status;
 
     if (exchange == NULL) {
         return BSATTN_OK;
     }
     local->exchange_start_ms = bsattn_clock_ms();
     local->exchange_seen_done = false;
-    return transport_of(local)->start(exchange);
+    backend_of(local)->mark(BSATTN_MARK_EXCHANGE);
+    status = backend_of(local)->exchange_begin(local->work, step);
+    if (status == BSATTN_OK) {
+        status = transport_of(local)->start(exchange);
+    }
+    backend_of(local)->unmark();
+    return status;
 }
 
 static void note_exchange_done(bsattn_local_t *local)
@@ -113,56 +53,59 @@ static void note_exchange_done(bsattn_local_t *local)
     }
 }
 
-/* Messages move only while MPI is called, so a step with an exchange under way is cut in slices. */
-static int64_t slice_items(const bsattn_local_t *local, const bsattn_step_t *step, bool exchanging)
-{
-    const bsattn_problem_t *problem = &local->plan->problem;
-    int64_t units = step->item_count_max * problem->batch * problem->heads_q;
-    int64_t slices = units / (UNITS_PER_THREAD_AND_SLICE * (int64_t)local->attend.threads);
+/* What a rank does between slices of an attend. */
+typedef struct meanwhile {
+    bsattn_local_t *local;
+    bsattn_exchange_t *exchange;
+} meanwhile_t;
 
-    slices = !exchanging ? 1 : (slices > SLICES_MAX) ? SLICES_MAX : (slices < 1) ? 1 : slices;
-    return (step->item_count_max + slices - 1) / slices;
+static bsattn_status_t test_exchange(void *arg)
+{
+    meanwhile_t *meanwhile = arg;
+    bool done = false;
+
+    if (!meanwhile->local->exchange_seen_done) {
+        BSATTN_TRY(transport_of(meanwhile->local)->test(meanwhile->exchange, &done));
+    }
+    if (done) {
+        note_exchange_done(meanwhile->local);
+    }
+    return BSATTN_OK;
 }
 
-static bsattn_status_t attend_step(bsattn_local_t *local, int step_index)
+static bsattn_status_t attend_step(bsattn_local_t *local, int step)
 {
-    const bsattn_step_t *step = &local->schedule.steps[step_index];
-    bsattn_exchange_t *exchange = local->exchanges[step_index];
-    char *chunk = local->chunks[step_index % 2];
+    meanwhile_t meanwhile = {.local = local, .exchange = local->exchanges[step]};
+    bsattn_between_t between = {.call = test_exchange, .arg = &meanwhile};
     double start_ms = bsattn_clock_ms();
-    int64_t slice = slice_items(local, step, exchange != NULL);
+    bsattn_status_t status;
 
-    local->attend.k = chunk;
-    local->attend.v = values_of(local, chunk, step->tokens_kv);
-    local->attend.tokens_kv = step->tokens_kv;
-    local->attend.heads = step->heads;
-    local->attend.lists = step->lists;
-    for (int64_t item = 0; item < step->item_count_max; item += slice) {
-        backend_of(local)->attend(&local->attend, item, item + slice);
-        if ((exchange != NULL) && !local->exchange_seen_done) {
-            bool done = false;
-            BSATTN_TRY(transport_of(local)->test(exchange, &done));
-            if (done) {
-                note_exchange_done(local);
-            }
-        }
-    }
+    backend_of(local)->mark(BSATTN_MARK_ATTEND);
+    status = backend_of(local)->attend(local->work, step,
+                                       (meanwhile.exchange != NULL) ? &between : NULL);
+    backend_of(local)->unmark();
     local->timings.attend_ms += bsattn_clock_ms() - start_ms;
-    return BSATTN_OK;
+    return status;
 }
 
 static bsattn_status_t wait_exchange(bsattn_local_t *local, int step)
 {
     bsattn_exchange_t *exchange = local->exchanges[step];
     double start_ms = bsattn_clock_ms();
+    bsattn_status_t status;
 
     if (exchange == NULL) {
         return BSATTN_OK;
     }
-    BSATTN_TRY(transport_of(local)->wait(exchange));
+    backend_of(local)->mark(BSATTN_MARK_WAIT);
+    status = transport_of(local)->wait(exchange);
+    if (status == BSATTN_OK) {
+        status = backend_of(local)->exchange_end(local->work, step);
+    }
+    backend_of(local)->unmark();
     local->timings.exposed_ms += bsattn_clock_ms() - start_ms;
     note_exchange_done(local);
-    return BSATTN_OK;
+    return status;
 }
 
 /* All local ranks do one phase of a step before any does the next: with loop they depend on one
@@ -181,19 +124,111 @@ static bsattn_status_t run_step(bsattn_local_t *locals, int local_count, int ste
     return BSATTN_OK;
 }
 
-bsattn_status_t bsattn_execute(bsattn_plan_t *plan, const bsattn_tensors_t *tensors)
+/* ----------------------------------------------------------------------------------- the device */
+
+/* Waiting for a device: only what it waits for itself counts against the time allowed, its own work
+ * may take as long as it takes. */
+typedef struct watch {
+    bsattn_progress_t last;
+    double last_ms; /* when the last mark was seen */
+    double busy_ms; /* the longest attend: others may need as long for theirs */
+} watch_t;
+
+static void look_after(const bsattn_local_t *local, const bsattn_progress_t *progress,
+                       watch_t *watch)
 {
-    int local_count = plan->context->transport->local_count;
+    const bsattn_context_t *context = local->plan->context;
+    double now_ms = bsattn_clock_ms();
+    double waited_ms = now_ms - watch->last_ms;
+    double allowed_ms = 1e3 * context->timeout_s;
+    char what[96];
+    bsattn_strbuf_t buf;
+
+    if (progress->marks != watch->last.marks) {
+        if (!watch->last.waiting && (waited_ms > watch->busy_ms)) {
+            watch->busy_ms = waited_ms;
+        }
+        watch->last = *progress;
+        watch->last_ms = now_ms;
+        return;
+    }
+    allowed_ms = (4.0 * watch->busy_ms > allowed_ms) ? 4.0 * watch->busy_ms : allowed_ms;
+    if ((context->timeout_s <= 0.0) || !progress->waiting || (waited_ms <= allowed_ms)) {
+        return;
+    }
+    bsattn_strbuf_init(&buf, what, sizeof(what));
+    bsattn_strbuf_add(&buf, "for its GPU to begin step %d of %d", progress->step,
+                      local->schedule.step_count);
+    if (context->transport->ops->stalled != NULL) {
+        context->transport->ops->stalled(context->transport, what, waited_ms,
+                                         waited_ms - allowed_ms);
+        return;
+    }
+    (void)fprintf(stderr, "bsattn_ring: error: no progress for %.3g s: rank %d waits %s\n",
+                  1e-3 * waited_ms, local->schedule.rank, what);
+    (void)fflush(NULL);
+    bsattn_partial_remove_all();
+    _Exit(BSATTN_ERR_TIMEOUT);
+}
+
+static bsattn_status_t finish(bsattn_local_t *local)
+{
+    bsattn_transport_t *transport = local->plan->context->transport;
+    struct timespec pause = {.tv_nsec = pause_us * 1000};
     double start_ms = bsattn_clock_ms();
+    bsattn_progress_t progress = {.done = false};
+    watch_t watch = {.last = {.waiting = true}, .last_ms = start_ms};
+
+    for (;;) {
+        BSATTN_TRY(backend_of(local)->poll(local->work, &progress));
+        if (progress.done) {
+            return BSATTN_OK;
+        }
+        if (transport->ops->poll != NULL) {
+            BSATTN_TRY(transport->ops->poll(transport));
+        }
+        if (bsattn_clock_ms() - start_ms > spin_ms) {
+            look_after(local, &progress, &watch);
+            (void)nanosleep(&pause, NULL);
+        }
+    }
+}
+
+/* -------------------------------------------------------------------------------------- execute */
+
+static bsattn_status_t run(bsattn_plan_t *plan, const bsattn_tensors_t *tensors)
+{
+    const bsattn_backend_ops_t *backend = plan->context->backend->ops;
+    int local_count = plan->context->transport->local_count;
+    bsattn_status_t status = BSATTN_OK;
 
     for (int i = 0; i < local_count; ++i) {
-        local_begin(&plan->locals[i], &tensors[i]);
+        plan->locals[i].timings = (bsattn_timings_t){0};
+        BSATTN_TRY(backend->begin(plan->locals[i].work, &tensors[i]));
     }
-    for (int step = 0; step < plan->demand.steps; ++step) {
-        BSATTN_TRY(run_step(plan->locals, local_count, step));
+    for (int step = 0; (step < plan->demand.steps) && (status == BSATTN_OK); ++step) {
+        backend->mark(BSATTN_MARK_STEP);
+        status = run_step(plan->locals, local_count, step);
+        backend->unmark();
     }
+    BSATTN_TRY(status);
     for (int i = 0; i < local_count; ++i) {
-        plan->locals[i].timings.total_ms = bsattn_clock_ms() - start_ms;
+        BSATTN_TRY(finish(&plan->locals[i]));
+    }
+    return BSATTN_OK;
+}
+
+bsattn_status_t bsattn_execute(bsattn_plan_t *plan, const bsattn_tensors_t *tensors)
+{
+    const bsattn_backend_ops_t *backend = plan->context->backend->ops;
+    double start_ms = bsattn_clock_ms();
+
+    BSATTN_TRY(run(plan, tensors));
+    for (int i = 0; i < plan->context->transport->local_count; ++i) {
+        bsattn_local_t *local = &plan->locals[i];
+        if (!backend->timings(local->work, &local->timings)) {
+            local->timings.total_ms = bsattn_clock_ms() - start_ms;
+        }
     }
     return BSATTN_OK;
 }

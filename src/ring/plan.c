@@ -26,7 +26,7 @@ bsattn_status_t bsattn_estimate_create(const bsattn_problem_t *problem, bsattn_p
                                        int ranks, int threads, const bsattn_plan_params_t *params,
                                        bsattn_estimate_t **estimate_p)
 {
-    const bsattn_backend_ops_t *backend;
+    bsattn_backend_choice_t choice;
     bsattn_machine_t machine;
     bsattn_demand_t demand;
 
@@ -35,8 +35,8 @@ bsattn_status_t bsattn_estimate_create(const bsattn_problem_t *problem, bsattn_p
     if (threads < 1) {
         return bsattn_fail(BSATTN_ERR_INPUT, "threads %d: must be 1 or more", threads);
     }
-    BSATTN_TRY(bsattn_backend_find(NULL, &backend));
-    machine = backend->machine(threads);
+    BSATTN_TRY(bsattn_backend_choose_planned((params != NULL) ? params->backend : NULL, &choice));
+    machine = bsattn_backend_machine(&choice, threads);
     BSATTN_TRY(bsattn_estimate_choose(pattern, ranks, params, &machine, &demand, estimate_p));
     bsattn_demand_free(&demand);
     return BSATTN_OK;
@@ -54,10 +54,9 @@ static void local_free(const bsattn_context_t *context, bsattn_local_t *local)
         }
     }
     free(local->exchanges);
-    context->backend->free(local->chunks[0]);
-    context->backend->free(local->chunks[1]);
-    context->backend->free(local->state);
-    context->backend->free(local->scratch);
+    if (local->work != NULL) {
+        context->backend->ops->release(local->work);
+    }
     free(local->runs);
     bsattn_schedule_free(&local->schedule);
 }
@@ -84,86 +83,43 @@ static bsattn_status_t local_runs(const bsattn_plan_t *plan, int rank, bsattn_lo
     return BSATTN_OK;
 }
 
-static int64_t chunk_rows(const bsattn_plan_t *plan, int64_t tokens_kv)
+static bsattn_exchange_params_t exchange_params(const bsattn_plan_t *plan, int index,
+                                                const bsattn_local_t *local, int step)
 {
-    return 2 * plan->problem.batch * tokens_kv;
-}
+    int ranks = plan->context->transport->ranks;
+    int rank = local->schedule.rank;
+    bsattn_movement_t movement;
 
-/* Allocate one buffer of a rank and count it. */
-static bsattn_status_t local_alloc(const bsattn_plan_t *plan, bsattn_local_t *local, int64_t bytes,
-                                   void *memory_p)
-{
-    void *memory = plan->context->backend->alloc((size_t)bytes);
-    char need_text[32];
-    char have_text[32];
-
-    if (memory == NULL) {
-        return bsattn_fail(
-            BSATTN_ERR_MEMORY, "out of memory: %s were refused on %s, %s seemed available",
-            bsattn_text_bytes(need_text, sizeof(need_text), (double)bytes),
-            plan->context->backend->name,
-            bsattn_text_bytes(have_text, sizeof(have_text), (double)bsattn_host_memory_available()));
-    }
-    *(void **)memory_p = memory;
-    local->bytes += bytes;
-    return BSATTN_OK;
-}
-
-static bsattn_status_t local_buffers(const bsattn_plan_t *plan, bsattn_local_t *local)
-{
-    const bsattn_problem_t *problem = &plan->problem;
-    bsattn_machine_t machine = plan->context->backend->machine(plan->context->threads);
-    int64_t largest[2] = {0, 0};
-
-    for (int s = 0; s < local->schedule.step_count; ++s) {
-        int64_t bytes = chunk_rows(plan, local->schedule.steps[s].tokens_kv) *
-                        (int64_t)bsattn_problem_row_bytes(problem);
-        largest[s % 2] = (bytes > largest[s % 2]) ? bytes : largest[s % 2];
-    }
-    BSATTN_TRY(local_alloc(plan, local, largest[0], &local->chunks[0]));
-    BSATTN_TRY(local_alloc(plan, local, largest[1], &local->chunks[1]));
-    if (local->schedule.needs_state) {
-        BSATTN_TRY(local_alloc(plan, local,
-                               (int64_t)machine.state_bytes(problem->batch, problem->heads_q,
-                                                            local->tokens, problem->head_dim,
-                                                            problem->block),
-                               &local->state));
-    }
-    return local_alloc(plan, local,
-                       machine.threads *
-                           (int64_t)machine.scratch_bytes(problem->head_dim, problem->block),
-                       &local->scratch);
+    plan->context->backend->ops->movement(local->work, step, &movement);
+    return (bsattn_exchange_params_t){
+        .local = index,
+        .step = step,
+        .origin = local->schedule.steps[step + 1].origin,
+        .row_bytes = bsattn_problem_row_bytes(&plan->problem),
+        .to = (rank + 1) % ranks,
+        .send = {.base = movement.send,
+                 .part_count = movement.send_parts,
+                 .part_rows = movement.send_part_rows,
+                 .runs = movement.send_runs,
+                 .run_count = movement.send_run_count},
+        .from = (rank + ranks - 1) % ranks,
+        .receive = {.base = movement.receive, .rows = movement.receive_rows},
+        .queue = local->work->queue,
+    };
 }
 
 static bsattn_status_t local_exchanges(const bsattn_plan_t *plan, int index, bsattn_local_t *local)
 {
     bsattn_transport_t *transport = plan->context->transport;
-    bsattn_schedule_t *schedule = &local->schedule;
-    int rank = schedule->rank;
+    const bsattn_schedule_t *schedule = &local->schedule;
 
     local->exchanges = calloc((size_t)schedule->step_count, sizeof(*local->exchanges));
     if (local->exchanges == NULL) {
         return bsattn_fail(BSATTN_ERR_MEMORY, "no memory for the exchanges of a rank");
     }
     for (int s = 0; s + 1 < schedule->step_count; ++s) {
-        const bsattn_step_t *now = &schedule->steps[s];
-        const bsattn_step_t *next = &schedule->steps[s + 1];
-        bsattn_exchange_params_t params = {
-            .local = index,
-            .step = s,
-            .origin = next->origin,
-            .row_bytes = bsattn_problem_row_bytes(&plan->problem),
-            .to = (rank + 1) % transport->ranks,
-            .send = {.base = local->chunks[s % 2],
-                     .part_count = 2 * plan->problem.batch,
-                     .part_rows = now->tokens_kv,
-                     .runs = now->forward,
-                     .run_count = now->forward_count},
-            .from = (rank + transport->ranks - 1) % transport->ranks,
-            .receive = {.base = local->chunks[(s + 1) % 2],
-                        .rows = chunk_rows(plan, next->tokens_kv)},
-        };
-        if ((now->forward_count > 0) || (next->tokens_kv > 0)) {
+        bsattn_exchange_params_t params = exchange_params(plan, index, local, s);
+        if ((params.send.run_count > 0) || (params.receive.rows > 0)) {
             BSATTN_TRY(transport->ops->prepare(transport, &params, &local->exchanges[s]));
         }
     }
@@ -173,80 +129,119 @@ static bsattn_status_t local_exchanges(const bsattn_plan_t *plan, int index, bsa
 static bsattn_status_t local_init(bsattn_plan_t *plan, int index)
 {
     bsattn_local_t *local = &plan->locals[index];
+    bsattn_backend_t *backend = plan->context->backend;
     int rank = plan->context->transport->first_rank + index;
+    bsattn_work_params_t params = {.problem = &plan->problem, .schedule = &local->schedule};
 
     local->plan = plan;
     BSATTN_TRY(local_runs(plan, rank, local));
     BSATTN_TRY(bsattn_schedule_init(&local->schedule, &plan->demand, rank));
-    local->bytes = local->schedule.bytes;
-    BSATTN_TRY(local_buffers(plan, local));
-    return local_exchanges(plan, index, local);
+    params.tokens = local->tokens;
+    return backend->ops->prepare(backend, &params, &local->work);
 }
 
 /* ------------------------------------------------------------------------------------- the plan */
 
-/* Refuse what the ranks of this host cannot hold together, before anything large is allocated. */
-static bsattn_status_t check_host_memory(int ranks, double needed, const char *of_what)
+/* What ranks that share a memory need together, and what there is. */
+typedef struct account {
+    double needed;
+    double available;
+    int ranks;
+    bool on_host; /* else on the GPU of this process */
+} account_t;
+
+/* Refuse what cannot be held, before anything large is allocated. */
+static bsattn_status_t check_account(const bsattn_context_t *context, const account_t *account,
+                                     const char *of_what)
 {
-    double available = (double)bsattn_host_memory_available();
     char name[64];
     char need_text[32];
     char have_text[32];
+    char place_text[192];
+    bsattn_strbuf_t place;
 
-    if (needed <= available) {
+    if (account->needed <= account->available) {
         return BSATTN_OK;
     }
     bsattn_host_name(name, sizeof(name));
-    return bsattn_fail(BSATTN_ERR_MEMORY,
-                       "out of memory: %d rank%s on host %s would need %s%s, %s is available; take "
-                       "a shorter sequence, fewer heads, a 16-bit dtype or more hosts",
-                       ranks, (ranks == 1) ? "" : "s", name,
-                       bsattn_text_bytes(need_text, sizeof(need_text), needed), of_what,
-                       bsattn_text_bytes(have_text, sizeof(have_text), available));
+    bsattn_strbuf_init(&place, place_text, sizeof(place_text));
+    if (!account->on_host) {
+        bsattn_strbuf_add(&place, "GPU %s (%s) of ", context->backend->pci, context->backend->name);
+    }
+    bsattn_strbuf_add(&place, "host %s", name);
+    return bsattn_fail(
+        BSATTN_ERR_MEMORY,
+        "out of memory: %d rank%s on %s would need %s%s, %s is available; take "
+        "a shorter sequence, fewer heads, a 16-bit dtype or more %s",
+        account->ranks, (account->ranks == 1) ? "" : "s", place_text,
+        bsattn_text_bytes(need_text, sizeof(need_text), account->needed), of_what,
+        bsattn_text_bytes(have_text, sizeof(have_text), account->available),
+        account->on_host ? "hosts" : "GPUs");
 }
 
-static int ranks_on_this_host(const bsattn_context_t *context)
+/* Does this rank draw on the account? */
+static bool in_account(const bsattn_context_t *context, int rank, bool on_host)
 {
-    int host = context->host_of_rank[context->transport->first_rank];
-    int ranks = 0;
+    int first = context->transport->first_rank;
+
+    return on_host ? (context->host_of_rank[rank] == context->host_of_rank[first])
+                   : bsattn_context_same_memory(context, rank, first);
+}
+
+static account_t open_account(const bsattn_context_t *context, bool on_host)
+{
+    account_t account = {.on_host = on_host};
 
     for (int rank = 0; rank < context->transport->ranks; ++rank) {
-        ranks += (context->host_of_rank[rank] == host) ? 1 : 0;
+        account.ranks += in_account(context, rank, on_host) ? 1 : 0;
     }
-    return ranks;
+    account.available = on_host
+                            ? (double)bsattn_host_memory_available()
+                            : (double)context->backend->ops->memory(context->backend).available;
+    return account;
 }
 
 /* The tensors alone, known without a plan: hopeless lengths are refused at once. */
 static bsattn_status_t check_tensor_memory(const bsattn_plan_t *plan)
 {
     const bsattn_problem_t *problem = &plan->problem;
-    int ranks = ranks_on_this_host(plan->context);
+    const bsattn_context_t *context = plan->context;
     double heads = 2.0 * ((double)problem->heads_q + problem->heads_kv);
     double bytes = (double)problem->batch * (double)problem->seq_len * heads *
                    (double)bsattn_problem_row_bytes(problem);
+    account_t account = open_account(context, context->backend->in_host_memory);
 
-    return check_host_memory(ranks, bytes * ranks / plan->context->transport->ranks,
-                             " for Q, K, V and O alone");
+    account.needed = bytes * account.ranks / context->transport->ranks;
+    return check_account(context, &account, " for Q, K, V and O alone");
 }
 
+/* What libraries hold is held already. */
 static bsattn_status_t check_memory(const bsattn_plan_t *plan)
 {
     const bsattn_context_t *context = plan->context;
-    int host = context->host_of_rank[context->transport->first_rank];
-    double needed = 0.0;
+    bool in_host_memory = context->backend->in_host_memory;
+    account_t account = open_account(context, in_host_memory);
+    account_t beside = open_account(context, true);
 
     for (int rank = 0; rank < context->transport->ranks; ++rank) {
-        if (context->host_of_rank[rank] == host) {
-            needed += (double)bsattn_estimate_rank(plan->estimate, rank)->memory.total;
+        const bsattn_memory_t *memory = &bsattn_estimate_rank(plan->estimate, rank)->memory;
+        if (in_account(context, rank, in_host_memory)) {
+            account.needed += (double)(memory->total - memory->libraries);
+        }
+        if (in_account(context, rank, true)) {
+            beside.needed += (double)memory->host;
         }
     }
-    return check_host_memory(ranks_on_this_host(context), needed, "");
+    BSATTN_TRY(check_account(context, &account, ""));
+    return check_account(context, &beside, " for the schedules");
 }
 
 static bsattn_status_t plan_predict(bsattn_plan_t *plan, const bsattn_plan_params_t *params)
 {
-    bsattn_machine_t machine = plan->context->backend->machine(plan->context->threads);
+    bsattn_machine_t machine = plan->context->backend->ops->machine(plan->context->backend);
 
+    /* Ranks of one process read from one another's chunks. */
+    machine.stages_sends = machine.stages_sends && (plan->context->transport->local_count == 1);
     BSATTN_TRY(bsattn_problem_check(&plan->problem));
     BSATTN_TRY(check_same_problem(&plan->problem, &plan->pattern->problem));
     BSATTN_TRY(check_tensor_memory(plan));
@@ -255,12 +250,27 @@ static bsattn_status_t plan_predict(bsattn_plan_t *plan, const bsattn_plan_param
     return check_memory(plan);
 }
 
-static bsattn_status_t plan_build(bsattn_plan_t *plan)
+static bsattn_status_t build_works(bsattn_plan_t *plan)
 {
     for (int i = 0; i < plan->context->transport->local_count; ++i) {
         BSATTN_TRY(local_init(plan, i));
     }
     return BSATTN_OK;
+}
+
+static bsattn_status_t build_exchanges(bsattn_plan_t *plan)
+{
+    for (int i = 0; i < plan->context->transport->local_count; ++i) {
+        BSATTN_TRY(local_exchanges(plan, i, &plan->locals[i]));
+    }
+    return BSATTN_OK;
+}
+
+/* Transports may have ranks talk to one another when they prepare, so all must have come so far. */
+static bsattn_status_t plan_build(bsattn_plan_t *plan)
+{
+    BSATTN_TRY(bsattn_context_agree(plan->context, build_works(plan)));
+    return bsattn_context_agree(plan->context, build_exchanges(plan));
 }
 
 bsattn_status_t bsattn_plan_create(bsattn_context_t *context, const bsattn_problem_t *problem,
@@ -283,7 +293,7 @@ bsattn_status_t bsattn_plan_create(bsattn_context_t *context, const bsattn_probl
     }
     status = bsattn_context_agree(context, status);
     if (status == BSATTN_OK) {
-        status = bsattn_context_agree(context, plan_build(plan));
+        status = plan_build(plan);
     }
     if (status != BSATTN_OK) {
         bsattn_plan_destroy(plan);
@@ -325,7 +335,22 @@ const bsattn_estimate_t *bsattn_plan_estimate(const bsattn_plan_t *plan)
 
 int64_t bsattn_plan_allocated(const bsattn_plan_t *plan, int local)
 {
-    return plan->locals[local].bytes;
+    const bsattn_local_t *own = &plan->locals[local];
+    bool in_host_memory = plan->context->backend->in_host_memory;
+    int64_t bytes = own->work->bytes + (in_host_memory ? own->schedule.bytes : 0);
+
+    for (int s = 0; s < own->schedule.step_count; ++s) {
+        const bsattn_exchange_t *exchange = own->exchanges[s];
+        if (exchange != NULL) {
+            bytes += in_host_memory ? exchange->host_bytes : exchange->device_bytes;
+        }
+    }
+    return bytes;
+}
+
+const char *bsattn_plan_variant(const bsattn_plan_t *plan)
+{
+    return plan->locals[0].work->variant;
 }
 
 bsattn_timings_t bsattn_plan_timings(const bsattn_plan_t *plan, int local)

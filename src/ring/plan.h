@@ -13,14 +13,10 @@ typedef struct bsattn_local {
     bsattn_token_run_t *runs;
     size_t run_count;
     bsattn_schedule_t schedule;
+    bsattn_work_t *work;
     bsattn_exchange_t **exchanges; /**< [step_count]: what moves during each step; NULL: nothing */
-    char *chunks[2];               /**< the chunk computed on and the one arriving, in turn */
-    void *state;                   /**< NULL if no row needs it */
-    void *scratch;
-    int64_t bytes; /**< all of the above */
 
     /* during an execute */
-    bsattn_attend_params_t attend;
     double exchange_start_ms;
     bool exchange_seen_done;
     bsattn_timings_t timings;
@@ -34,5 +30,8 @@ struct bsattn_plan {
     bsattn_estimate_t *estimate;
     bsattn_local_t *locals; /**< [local_count] */
 };
+
+/** @return the kernels that compute: they may depend on the problem */
+const char *bsattn_plan_variant(const bsattn_plan_t *plan);
 
 #endif

@@ -1,18 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One rank per process. Exchanges are persistent requests on derived types counted in rows, so that
- * neither the number of pieces nor 2 GiB matter. */
-#include "transport/transport.h"
+ * neither the number of pieces nor 2 GiB matter. Those of a rank with a queue are mpi_device.h's.
+ * */
+#include "transport/mpi_control.h"
 
 #include "base/text.h"
-#include "transport/mpi_watch.h"
+#include "transport/mpi_device.h"
 
 #include <limits.h>
 #include <stdlib.h>
 
 typedef struct mpi_transport {
-    bsattn_transport_t super;
-    MPI_Comm comm;
-    bsattn_mpi_watch_t watch;
+    bsattn_control_t control;
+#ifdef BSATTN_HAVE_CUDA
+    bsattn_mpi_device_t *device;
+#endif
 } mpi_transport_t;
 
 typedef struct mpi_exchange {
@@ -21,6 +23,9 @@ typedef struct mpi_exchange {
     MPI_Datatype receive_type;
     MPI_Request requests[2];
     int request_count;
+#ifdef BSATTN_HAVE_CUDA
+    bsattn_mpi_message_t *message; /* if the rank has a queue: instead of the above */
+#endif
     char what[128];
 } mpi_exchange_t;
 
@@ -28,9 +33,10 @@ static void mpi_destroy(bsattn_transport_t *transport)
 {
     mpi_transport_t *mpi = (mpi_transport_t *)transport;
 
-    bsattn_mpi_watch_free(&mpi->watch);
-    (void)MPI_Comm_free(&mpi->comm);
-    free(mpi->super.outcomes);
+#ifdef BSATTN_HAVE_CUDA
+    bsattn_mpi_device_destroy(mpi->device);
+#endif
+    bsattn_control_free(&mpi->control);
     free(mpi);
 }
 
@@ -93,7 +99,7 @@ static bsattn_status_t runs_type(const bsattn_token_run_t *runs, size_t run_coun
 static bsattn_status_t send_type(const bsattn_send_t *send, size_t row_bytes, MPI_Datatype *type_p)
 {
     bsattn_token_run_t all = {.first = 0, .count = send->part_count * send->part_rows};
-    MPI_Datatype part;
+    MPI_Datatype part = MPI_DATATYPE_NULL;
     bsattn_status_t status;
 
     if ((send->run_count == 1) && (send->runs[0].first == 0) &&
@@ -123,6 +129,9 @@ static void mpi_release(bsattn_exchange_t *exchange)
     if (x->receive_type != MPI_DATATYPE_NULL) {
         (void)MPI_Type_free(&x->receive_type);
     }
+#ifdef BSATTN_HAVE_CUDA
+    bsattn_mpi_message_release(x->message);
+#endif
     free(x);
 }
 
@@ -178,6 +187,12 @@ static void describe(mpi_exchange_t *x)
     }
 }
 
+static bsattn_status_t prepare_requests(mpi_exchange_t *x, MPI_Comm comm)
+{
+    BSATTN_TRY(prepare_receive(x, comm));
+    return prepare_send(x, comm);
+}
+
 static bsattn_status_t mpi_prepare(bsattn_transport_t *transport,
                                    const bsattn_exchange_params_t *params,
                                    bsattn_exchange_t **exchange_p)
@@ -195,10 +210,14 @@ static bsattn_status_t mpi_prepare(bsattn_transport_t *transport,
         .receive_type = MPI_DATATYPE_NULL,
     };
     describe(x);
-    status = prepare_receive(x, mpi->comm);
-    if (status == BSATTN_OK) {
-        status = prepare_send(x, mpi->comm);
-    }
+#ifdef BSATTN_HAVE_CUDA
+    status = (params->queue != NULL)
+                 ? bsattn_mpi_message_prepare(mpi->device, &x->super, &x->message)
+                 : prepare_requests(x, mpi->control.mpi->comm);
+#else
+    BSATTN_ASSERT(params->queue == NULL);
+    status = prepare_requests(x, mpi->control.mpi->comm);
+#endif
     if (status != BSATTN_OK) {
         mpi_release(&x->super);
         return status;
@@ -211,6 +230,11 @@ static bsattn_status_t mpi_start(bsattn_exchange_t *exchange)
 {
     mpi_exchange_t *x = (mpi_exchange_t *)exchange;
 
+#ifdef BSATTN_HAVE_CUDA
+    if (x->message != NULL) {
+        return bsattn_mpi_message_start(x->message);
+    }
+#endif
     return bsattn_mpi_check(MPI_Startall(x->request_count, x->requests), "MPI_Startall");
 }
 
@@ -219,6 +243,11 @@ static bsattn_status_t mpi_test(bsattn_exchange_t *exchange, bool *done_p)
     mpi_exchange_t *x = (mpi_exchange_t *)exchange;
     int done = 1;
 
+#ifdef BSATTN_HAVE_CUDA
+    if (x->message != NULL) {
+        return bsattn_mpi_message_test(x->message, done_p);
+    }
+#endif
     BSATTN_TRY(bsattn_mpi_check(
         MPI_Testall(x->request_count, x->requests, &done, MPI_STATUSES_IGNORE), "MPI_Testall"));
     *done_p = (done != 0);
@@ -230,32 +259,12 @@ static bsattn_status_t mpi_wait(bsattn_exchange_t *exchange)
     mpi_transport_t *mpi = (mpi_transport_t *)exchange->transport;
     mpi_exchange_t *x = (mpi_exchange_t *)exchange;
 
-    return bsattn_mpi_watch_wait(&mpi->watch, x->request_count, x->requests, x->what);
-}
-
-static bsattn_status_t mpi_gather(bsattn_transport_t *transport, const void *local_items,
-                                  size_t item_bytes, void *all_items)
-{
-    mpi_transport_t *mpi = (mpi_transport_t *)transport;
-    MPI_Request request;
-
-    BSATTN_ASSERT(item_bytes <= INT_MAX);
-    BSATTN_TRY(bsattn_mpi_check(MPI_Iallgather(local_items, (int)item_bytes, MPI_BYTE, all_items,
-                                               (int)item_bytes, MPI_BYTE, mpi->comm, &request),
-                                "MPI_Iallgather"));
-    return bsattn_mpi_watch_wait(&mpi->watch, 1, &request, "for all ranks to meet");
-}
-
-static bsattn_status_t mpi_broadcast(bsattn_transport_t *transport, void *data, size_t bytes,
-                                     int root)
-{
-    mpi_transport_t *mpi = (mpi_transport_t *)transport;
-    MPI_Request request;
-
-    BSATTN_ASSERT(bytes <= INT_MAX);
-    BSATTN_TRY(bsattn_mpi_check(MPI_Ibcast(data, (int)bytes, MPI_BYTE, root, mpi->comm, &request),
-                                "MPI_Ibcast"));
-    return bsattn_mpi_watch_wait(&mpi->watch, 1, &request, "for the word of another rank");
+#ifdef BSATTN_HAVE_CUDA
+    if (x->message != NULL) {
+        return bsattn_mpi_message_wait(x->message, x->what);
+    }
+#endif
+    return bsattn_mpi_watch_wait(&mpi->control.mpi->watch, x->request_count, x->requests, x->what);
 }
 
 static const bsattn_transport_ops_t mpi_ops = {
@@ -266,9 +275,24 @@ static const bsattn_transport_ops_t mpi_ops = {
     .start = mpi_start,
     .test = mpi_test,
     .wait = mpi_wait,
-    .gather = mpi_gather,
-    .broadcast = mpi_broadcast,
+    .poll = bsattn_control_poll,
+    .stalled = bsattn_control_stalled,
+    .gather = bsattn_control_gather,
+    .broadcast = bsattn_control_broadcast,
 };
+
+const char *bsattn_mpi_device_path(const bsattn_transport_t *transport)
+{
+#ifdef BSATTN_HAVE_CUDA
+    if (transport->ops == &mpi_ops) {
+        return bsattn_mpi_device_direct(((const mpi_transport_t *)transport)->device)
+                   ? "device pointers"
+                   : "staged";
+    }
+#endif
+    (void)transport;
+    return "";
+}
 
 bsattn_status_t bsattn_transport_mpi_create(const void *comm, double timeout_s,
                                             bsattn_transport_t **transport_p)
@@ -279,30 +303,18 @@ bsattn_status_t bsattn_transport_mpi_create(const void *comm, double timeout_s,
     if (mpi == NULL) {
         return bsattn_fail(BSATTN_ERR_MEMORY, "no memory for the mpi transport");
     }
-    mpi->super = (bsattn_transport_t){.ops = &mpi_ops, .local_count = 1};
-    status = bsattn_mpi_check(MPI_Comm_dup(*(const MPI_Comm *)comm, &mpi->comm), "MPI_Comm_dup");
+    status = bsattn_control_init(&mpi->control, &mpi_ops, comm, timeout_s);
     if (status != BSATTN_OK) {
-        goto err_free;
+        free(mpi);
+        return status;
     }
-    (void)MPI_Comm_set_errhandler(mpi->comm, MPI_ERRORS_RETURN);
-    (void)MPI_Comm_size(mpi->comm, &mpi->super.ranks);
-    (void)MPI_Comm_rank(mpi->comm, &mpi->super.first_rank);
-    mpi->super.outcomes = calloc((size_t)mpi->super.ranks + 1, sizeof(*mpi->super.outcomes));
-    if (mpi->super.outcomes == NULL) {
-        status = bsattn_fail(BSATTN_ERR_MEMORY, "no memory for %d ranks", mpi->super.ranks);
-        goto err_comm;
-    }
-    status = bsattn_mpi_watch_init(&mpi->watch, mpi->comm, timeout_s);
+#ifdef BSATTN_HAVE_CUDA
+    status = bsattn_mpi_device_create(&mpi->control, &mpi->device);
     if (status != BSATTN_OK) {
-        goto err_comm;
+        mpi_destroy(&mpi->control.super);
+        return status;
     }
-    *transport_p = &mpi->super;
+#endif
+    *transport_p = &mpi->control.super;
     return BSATTN_OK;
-
-err_comm:
-    (void)MPI_Comm_free(&mpi->comm);
-err_free:
-    free(mpi->super.outcomes);
-    free(mpi);
-    return status;
 }

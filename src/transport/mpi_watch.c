@@ -144,19 +144,27 @@ static double larger(double a, double b)
     return (a > b) ? a : b;
 }
 
-bsattn_status_t bsattn_mpi_watch_wait(bsattn_mpi_watch_t *watch, int count, MPI_Request *requests,
-                                      const char *what)
+void bsattn_mpi_watch_stalled(bsattn_mpi_watch_t *watch, const char *what, double waited_ms,
+                              double late_ms)
+{
+    /* Less late than before: there was progress, and this is another stall. */
+    watch->told = watch->told && (late_ms >= watch->told_late_ms);
+    watch->told_late_ms = late_ms;
+    stalled(watch, what, waited_ms, late_ms, &watch->told);
+}
+
+bsattn_status_t bsattn_mpi_watch_until(bsattn_mpi_watch_t *watch, bsattn_look_t *look, void *arg,
+                                       const char *what)
 {
     double start_ms = bsattn_clock_ms();
     double allowed_ms;
     bool told = false;
-    int done = 0;
+    bool done = false;
 
     watch->busy_ms = larger(start_ms - watch->last_ms, 0.5 * watch->busy_ms);
     allowed_ms = larger(1e3 * watch->timeout_s, 4.0 * watch->busy_ms);
     for (long spins = 0;; ++spins) {
-        BSATTN_TRY(bsattn_mpi_check(MPI_Testall(count, requests, &done, MPI_STATUSES_IGNORE),
-                                    "MPI_Testall"));
+        BSATTN_TRY(look(arg, &done));
         if (done) {
             break;
         }
@@ -174,4 +182,28 @@ bsattn_status_t bsattn_mpi_watch_wait(bsattn_mpi_watch_t *watch, int count, MPI_
     }
     watch->last_ms = bsattn_clock_ms();
     return BSATTN_OK;
+}
+
+typedef struct requests_wait {
+    int count;
+    MPI_Request *requests;
+} requests_wait_t;
+
+static bsattn_status_t look_at_requests(void *arg, bool *done_p)
+{
+    const requests_wait_t *wait = arg;
+    int done = 0;
+
+    BSATTN_TRY(bsattn_mpi_check(
+        MPI_Testall(wait->count, wait->requests, &done, MPI_STATUSES_IGNORE), "MPI_Testall"));
+    *done_p = (done != 0);
+    return BSATTN_OK;
+}
+
+bsattn_status_t bsattn_mpi_watch_wait(bsattn_mpi_watch_t *watch, int count, MPI_Request *requests,
+                                      const char *what)
+{
+    requests_wait_t wait = {.count = count, .requests = requests};
+
+    return bsattn_mpi_watch_until(watch, look_at_requests, &wait, what);
 }

@@ -13,6 +13,7 @@
 #include <mpi.h>
 
 #include "base/status.h"
+#include "transport/control.h"
 
 #include <stdbool.h>
 
@@ -22,6 +23,8 @@ typedef struct bsattn_mpi_watch {
     double last_ms;   /**< end of the last wait */
     double busy_ms;   /**< how long this rank itself was away between waits of late: others may need
                            as long */
+    bool told;        /**< bsattn_mpi_watch_stalled() has told rank 0 */
+    double told_late_ms;
 } bsattn_mpi_watch_t;
 
 /** Collective over comm. @return BSATTN_OK or BSATTN_ERR_ENVIRONMENT */
@@ -34,6 +37,17 @@ void bsattn_mpi_watch_free(bsattn_mpi_watch_t *watch);
  *  @return BSATTN_OK, or BSATTN_ERR_ENVIRONMENT if MPI reports an error */
 bsattn_status_t bsattn_mpi_watch_wait(bsattn_mpi_watch_t *watch, int count, MPI_Request *requests,
                                       const char *what);
+
+/** The same for anything that can be looked at, which is done again and again. @return the status
+ *  of a look that failed, else BSATTN_OK */
+bsattn_status_t bsattn_mpi_watch_until(bsattn_mpi_watch_t *watch, bsattn_look_t *look, void *arg,
+                                       const char *what);
+
+/** What happens when a deadline passes, for a caller that keeps its own: rank 0 ends the job, the
+ *  others tell it what they wait for and leave it some time. Called again and again.
+ *  @param late_ms  since the deadline */
+void bsattn_mpi_watch_stalled(bsattn_mpi_watch_t *watch, const char *what, double waited_ms,
+                              double late_ms);
 
 /** Record an MPI error. @return BSATTN_OK if code is MPI_SUCCESS, else BSATTN_ERR_ENVIRONMENT */
 bsattn_status_t bsattn_mpi_check(int code, const char *what);

@@ -8,6 +8,12 @@
  * for its life. It is prepared once and carried out as often as wanted: start, then wait; test in
  * between lets messages move on. The caller starts the exchanges of all its local ranks before it
  * waits for any.
+ *
+ * The buffers of a rank with a queue are on its GPU, and its exchanges are carried out in the order
+ * of the queue (backend/queue_cuda.h): start and wait enqueue, the host waits for nothing. What a
+ * rank sends at step s is ready when all that its compute *and exchange* streams hold at start(s)
+ * is done: rows may have been packed on either. After wait(s) both buffers are the rank's own
+ * again, in the order of both of its streams: rows have arrived, and the rows sent have been taken.
  */
 #ifndef BSATTN_TRANSPORT_TRANSPORT_H
 #define BSATTN_TRANSPORT_TRANSPORT_H
@@ -41,6 +47,7 @@ typedef struct bsattn_exchange_params {
     bsattn_send_t send;
     int from; /**< rank that sends */
     bsattn_receive_t receive;
+    void *queue; /**< bsattn_cuda_queue_t of the rank; NULL: buffers are in host memory */
 } bsattn_exchange_params_t;
 
 typedef struct bsattn_transport bsattn_transport_t;
@@ -62,6 +69,18 @@ typedef struct bsattn_transport_ops {
     /** @return BSATTN_OK or BSATTN_ERR_ENVIRONMENT. Waiting longer than the timeout ends the
      *  job. */
     bsattn_status_t (*wait)(bsattn_exchange_t *exchange);
+
+    /** While the device works: let messages move on and look for errors that arrived meanwhile.
+     *  Never waits. NULL: nothing to be done. @return BSATTN_OK or BSATTN_ERR_ENVIRONMENT */
+    bsattn_status_t (*poll)(bsattn_transport_t *transport);
+    /** The device has made no progress for as long as is allowed: say so and end the job with
+     *  BSATTN_ERR_TIMEOUT. Called again and again, like poll; may return while others are heard.
+     *  NULL: the caller ends its own process.
+     *  @param what       what is waited for, e.g. "for its GPU at step 2 of 8"
+     *  @param waited_ms  so long
+     *  @param late_ms    of these beyond what is allowed */
+    void (*stalled)(bsattn_transport_t *transport, const char *what, double waited_ms,
+                    double late_ms);
 
     /** Collective. @param local_items [local_count, item_bytes]  @param all_items [P, item_bytes],
      *  in rank order */
@@ -85,18 +104,38 @@ struct bsattn_transport {
 struct bsattn_exchange {
     bsattn_transport_t *transport;
     bsattn_exchange_params_t params;
+    int64_t device_bytes; /**< allocated by the transport for it on the GPU */
+    int64_t host_bytes;   /**< the same in host memory */
 };
 
 /** P ranks inside this process, driven one after the other.
  *  @return BSATTN_OK or BSATTN_ERR_MEMORY */
 bsattn_status_t bsattn_transport_loop_create(int ranks, bsattn_transport_t **transport_p);
 
-/** One rank per process over MPI, messages in host memory, of any size. Collective.
+/** One rank per process over MPI, messages of any size. Collective. Buffers on a GPU are handed to
+ *  an MPI that can take them, else staged in host memory.
  *  @param comm       address of an MPI_Comm; duplicated
  *  @param timeout_s  longest wait without progress; 0: for ever
  *  @return BSATTN_OK, BSATTN_ERR_MEMORY or BSATTN_ERR_ENVIRONMENT */
 bsattn_status_t bsattn_transport_mpi_create(const void *comm, double timeout_s,
                                             bsattn_transport_t **transport_p);
+
+/** One rank per process and GPUs, over NCCL. Collective.
+ *  @param comm        address of an MPI_Comm; duplicated: for starting, agreeing and gathering
+ *  @param timeout_s   longest wait without progress; 0: for ever
+ *  @param device      GPU of this rank
+ *  @param gpu_shared  two ranks of the job have the same GPU
+ *  @return BSATTN_OK, BSATTN_ERR_MEMORY or BSATTN_ERR_ENVIRONMENT (also if this build has none) */
+bsattn_status_t bsattn_transport_nccl_create(const void *comm, double timeout_s, int device,
+                                             bool gpu_shared, bsattn_transport_t **transport_p);
+
+/** @return NCCL's version as it says itself, e.g. 23004; 0: not in this build */
+int bsattn_nccl_version(void);
+
+/** One rank per process of one host, with access to one another's GPU memory. Collective.
+ *  Parameters and results as for bsattn_transport_nccl_create(). */
+bsattn_status_t bsattn_transport_ipc_create(const void *comm, double timeout_s, int device,
+                                            bool gpu_shared, bsattn_transport_t **transport_p);
 
 /** Collective: agree on a status. @return the status of the lowest failing rank, BSATTN_OK if none;
  *  bsattn_last_error() of every process is then that rank's message. */

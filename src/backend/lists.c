@@ -1,0 +1,373 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "backend/lists.h"
+
+#include "backend/tiles.h"
+#include "base/array.h"
+#include "problem/problem.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { IMAGE_ALIGNMENT = 256 };
+
+/* Keys and values of the streams worked on together should fit the L2 beside all else. */
+static const int64_t group_bytes = INT64_C(32) << 20;
+
+bsattn_status_t bsattn_image_add(bsattn_image_t *image, const void *from, size_t bytes,
+                                 size_t *offset_p)
+{
+    size_t offset = (image->count + IMAGE_ALIGNMENT - 1) / IMAGE_ALIGNMENT * IMAGE_ALIGNMENT;
+
+    BSATTN_TRY(bsattn_array_reserve(&image->data, &image->capacity, offset + bytes + 1, 1));
+    memset(image->data + image->count, 0, offset - image->count);
+    if (from != NULL) {
+        memcpy(image->data + offset, from, bytes);
+    } else {
+        memset(image->data + offset, 0, bytes);
+    }
+    image->count = offset + bytes;
+    *offset_p = offset;
+    return BSATTN_OK;
+}
+
+/* ---------------------------------------------------------------------------------------- shape */
+
+static int group_size(const bsattn_problem_t *problem)
+{
+    return problem->heads_q / problem->heads_kv;
+}
+
+/* Neighbouring query heads are pairs of one key head; only the same lists make them one stream. */
+static bool pairs_alike(const bsattn_work_params_t *params)
+{
+    const int *list_of_head = params->schedule->list_of_head;
+    bool alike = (group_size(params->problem) % 2 == 0);
+
+    for (int head = 0; alike && (head + 1 < params->problem->heads_q); head += 2) {
+        alike = (list_of_head[head] == list_of_head[head + 1]);
+    }
+    return alike;
+}
+
+bsattn_tile_shape_t bsattn_lists_shape(const bsattn_work_params_t *params,
+                                       const bsattn_cuda_kernel_t *kernel)
+{
+    const bsattn_schedule_t *schedule = params->schedule;
+    bsattn_tile_shape_t shape;
+    double blocks = 0.0;
+    double items = 0.0;
+
+    for (int s = 0; s < schedule->step_count; ++s) {
+        for (int l = 0; l < schedule->list_count; ++l) {
+            const bsattn_work_list_t *list = &schedule->steps[s].lists[l];
+            items += (double)list->item_count;
+            for (int64_t i = 0; i < list->item_count; ++i) {
+                blocks += (double)list->items[i].block_count;
+            }
+        }
+    }
+    shape = kernel->shape(params->problem, (items > 0.0) ? blocks / items : 0.0);
+    if ((shape.pair_heads != 0) && !pairs_alike(params)) {
+        shape.pair_heads = 0;
+    }
+    return shape;
+}
+
+/* -------------------------------------------------------------------------------------- streams */
+
+/* The query heads of a list, two by two or each twice. @param heads  [heads_q, 2] */
+static int fill_streams(const bsattn_work_params_t *params, const bsattn_tile_shape_t *shape,
+                        int list, int32_t (*heads)[2])
+{
+    int step = (shape->pair_heads != 0) ? 2 : 1;
+    int count = 0;
+
+    for (int head = 0; head < params->problem->heads_q; head += step) {
+        if (params->schedule->list_of_head[head] == list) {
+            heads[count][0] = head;
+            heads[count][1] = head + step - 1;
+            ++count;
+        }
+    }
+    return count;
+}
+
+/* How many streams to work on at a time: those whose keys and values fit together, streams of one
+ * key head taking no more than one. */
+static int32_t stream_group(const bsattn_problem_t *problem, const int32_t (*heads)[2], int streams,
+                            int64_t key_tokens)
+{
+    int64_t bytes = 2 * key_tokens * (int64_t)bsattn_problem_row_bytes(problem);
+    int64_t key_heads = (bytes > 0) ? group_bytes / bytes : 1;
+    int64_t most = problem->batch * streams;
+    int64_t group;
+    int distinct = 0;
+    int last = -1;
+
+    for (int i = 0; i < streams; ++i) {
+        int key_head = heads[i][0] / group_size(problem);
+        distinct += (key_head != last) ? 1 : 0;
+        last = key_head;
+    }
+    key_heads = (key_heads < 1) ? 1 : key_heads;
+    group = key_heads * ((streams + distinct - 1) / distinct);
+    return (int32_t)((group < most) ? group : most);
+}
+
+/* ---------------------------------------------------------------------------------------- lists */
+
+/* The first query head of a list; every list has one. */
+static int head_of_list(const bsattn_schedule_t *schedule, int list)
+{
+    int head = 0;
+
+    while (schedule->list_of_head[head] != list) {
+        ++head;
+    }
+    return head;
+}
+
+static int64_t key_tokens_of(const bsattn_work_params_t *params, int step, int list)
+{
+    int head = head_of_list(params->schedule, list);
+
+    return params->schedule->steps[step].heads[head / group_size(params->problem)].token_count;
+}
+
+/* Cut all lists of all steps. tiles: [step_count * list_count] */
+static bsattn_status_t cut_all(const bsattn_work_params_t *params,
+                               const bsattn_tile_shape_t *shape, int threads, bsattn_tiles_t *tiles)
+{
+    const bsattn_schedule_t *schedule = params->schedule;
+    int count = schedule->step_count * schedule->list_count;
+    bool failed = false;
+
+#pragma omp parallel for num_threads(threads) schedule(dynamic) reduction(|| : failed)
+    for (int i = 0; i < count; ++i) {
+        int step = i / schedule->list_count;
+        int list = i % schedule->list_count;
+        bsattn_tiles_params_t tiles_params = {
+            .shape = *shape,
+            .block = params->problem->block,
+            .tokens = params->tokens,
+            .key_tokens = key_tokens_of(params, step, list),
+            .list = &schedule->steps[step].lists[list],
+        };
+        failed = (bsattn_tiles_init(&tiles[i], &tiles_params) != BSATTN_OK) || failed;
+    }
+    return failed ? bsattn_fail(BSATTN_ERR_MEMORY, "no memory for the tiles of a rank") : BSATTN_OK;
+}
+
+/* Append one list. An offset stands where the address of the image will be added. */
+static bsattn_status_t add_list(const bsattn_tiles_t *tiles, bsattn_image_t *image,
+                                bsattn_tile_list_t *list)
+{
+    size_t items;
+    size_t masked;
+    size_t runs;
+
+    BSATTN_TRY(
+        bsattn_image_add(image, tiles->items, tiles->item_count * sizeof(*tiles->items), &items));
+    BSATTN_TRY(
+        bsattn_image_add(image, tiles->tiles, tiles->tile_count * sizeof(*tiles->tiles), &masked));
+    BSATTN_TRY(
+        bsattn_image_add(image, tiles->runs, tiles->run_count * sizeof(*tiles->runs), &runs));
+    BSATTN_ASSERT(tiles->item_count <= INT32_MAX);
+    list->items = (const bsattn_tile_item_t *)items;
+    list->tiles = (const bsattn_key_tile_t *)masked;
+    list->runs = (const bsattn_tile_run_t *)runs;
+    list->item_count = (int32_t)tiles->item_count;
+    return BSATTN_OK;
+}
+
+/* streams: offset of each list's heads; counts: streams of each. */
+static bsattn_status_t add_step(const bsattn_work_params_t *params, const bsattn_tiles_t *tiles,
+                                const bsattn_tile_list_t *streams, int step_index,
+                                bsattn_image_t *image, bsattn_lists_step_t *step)
+{
+    int list_count = params->schedule->list_count;
+    bsattn_tile_list_t *lists = calloc((size_t)list_count, sizeof(*lists));
+    bsattn_status_t status = BSATTN_OK;
+
+    if (lists == NULL) {
+        return bsattn_fail(BSATTN_ERR_MEMORY, "no memory for the lists of a step");
+    }
+    step->unit_count = 0;
+    for (int l = 0; (l < list_count) && (status == BSATTN_OK); ++l) {
+        lists[l] = streams[step_index * list_count + l];
+        lists[l].unit_first = step->unit_count;
+        status = add_list(&tiles[l], image, &lists[l]);
+        step->unit_count += params->problem->batch * lists[l].stream_heads * lists[l].item_count;
+    }
+    if (status == BSATTN_OK) {
+        status = bsattn_image_add(image, lists, (size_t)list_count * sizeof(*lists), &step->lists);
+    }
+    free(lists);
+    return status;
+}
+
+/* The heads of every list, the same at all steps, and how many streams go together at each.
+ * streams: [step_count, list_count] */
+static bsattn_status_t add_streams(const bsattn_work_params_t *params,
+                                   const bsattn_tile_shape_t *shape, bsattn_image_t *image,
+                                   bsattn_tile_list_t *streams)
+{
+    const bsattn_schedule_t *schedule = params->schedule;
+    int32_t(*heads)[2] = calloc((size_t)params->problem->heads_q, sizeof(*heads));
+    bsattn_status_t status = BSATTN_OK;
+
+    if (heads == NULL) {
+        return bsattn_fail(BSATTN_ERR_MEMORY, "no memory for the heads of a rank");
+    }
+    for (int l = 0; (l < schedule->list_count) && (status == BSATTN_OK); ++l) {
+        int count = fill_streams(params, shape, l, heads);
+        size_t offset = 0;
+        status = bsattn_image_add(image, heads, (size_t)count * sizeof(*heads), &offset);
+        for (int s = 0; s < schedule->step_count; ++s) {
+            streams[s * schedule->list_count + l] = (bsattn_tile_list_t){
+                .heads = (const int32_t *)offset,
+                .stream_heads = count,
+                .stream_group =
+                    stream_group(params->problem, heads, count, key_tokens_of(params, s, l)),
+            };
+        }
+    }
+    free(heads);
+    return status;
+}
+
+bsattn_status_t bsattn_lists_add(const bsattn_work_params_t *params,
+                                 const bsattn_tile_shape_t *shape, int threads,
+                                 bsattn_image_t *image, bsattn_lists_step_t *steps)
+{
+    const bsattn_schedule_t *schedule = params->schedule;
+    size_t count = (size_t)schedule->step_count * (size_t)schedule->list_count;
+    bsattn_tiles_t *tiles = calloc(count, sizeof(*tiles));
+    bsattn_tile_list_t *streams = calloc(count, sizeof(*streams));
+    bsattn_status_t status;
+
+    if ((tiles == NULL) || (streams == NULL)) {
+        status = bsattn_fail(BSATTN_ERR_MEMORY, "no memory for the lists of a rank");
+    } else {
+        status = cut_all(params, shape, threads, tiles);
+    }
+    if (status == BSATTN_OK) {
+        status = add_streams(params, shape, image, streams);
+    }
+    for (int s = 0; (s < schedule->step_count) && (status == BSATTN_OK); ++s) {
+        status = add_step(params, tiles + (size_t)s * (size_t)schedule->list_count, streams, s,
+                          image, &steps[s]);
+    }
+    for (size_t i = 0; (tiles != NULL) && (i < count); ++i) {
+        bsattn_tiles_free(&tiles[i]);
+    }
+    free(tiles);
+    free(streams);
+    return status;
+}
+
+void bsattn_lists_relocate(const bsattn_image_t *image, const bsattn_lists_step_t *step,
+                           int list_count, const char *base)
+{
+    bsattn_tile_list_t *lists = (bsattn_tile_list_t *)(image->data + step->lists);
+
+    for (int l = 0; l < list_count; ++l) {
+        lists[l].items = (const bsattn_tile_item_t *)(base + (size_t)lists[l].items);
+        lists[l].tiles = (const bsattn_key_tile_t *)(base + (size_t)lists[l].tiles);
+        lists[l].runs = (const bsattn_tile_run_t *)(base + (size_t)lists[l].runs);
+        lists[l].heads = (const int32_t *)(base + (size_t)lists[l].heads);
+    }
+}
+
+/* --------------------------------------------------------------------------------------- copies */
+
+typedef struct copies {
+    bsattn_row_copy_t *items;
+    size_t count;
+    size_t capacity;
+} copies_t;
+
+/* Rows token .. token + rows - 1 of a key head, to the rows of a part from `to` on. */
+static bsattn_status_t add_rows(const bsattn_problem_t *problem, int head, int64_t token,
+                                int64_t rows, int64_t to, copies_t *copies)
+{
+    int64_t row_bytes = (int64_t)bsattn_problem_row_bytes(problem);
+
+    while (rows > 0) {
+        int64_t now = (rows < BSATTN_ROW_COPY_MAX) ? rows : BSATTN_ROW_COPY_MAX;
+        BSATTN_TRY(bsattn_array_reserve(&copies->items, &copies->capacity, copies->count + 1,
+                                        sizeof(*copies->items)));
+        copies->items[copies->count++] = (bsattn_row_copy_t){
+            .from = (token * problem->heads_kv + head) * row_bytes,
+            .to = to * row_bytes,
+            .rows = (int32_t)now,
+        };
+        token += now;
+        to += now;
+        rows -= now;
+    }
+    return BSATTN_OK;
+}
+
+bool bsattn_lists_in_place(const bsattn_work_params_t *params)
+{
+    /* A chunk holds every token of a head at most once, in the order of the shard. */
+    return params->schedule->steps[0].tokens_kv == params->tokens * params->problem->heads_kv;
+}
+
+/* The whole chunk, head after head. */
+static bsattn_status_t copy_own(const bsattn_work_params_t *params, copies_t *copies)
+{
+    const bsattn_schedule_t *schedule = params->schedule;
+
+    for (int head = 0; head < params->problem->heads_kv; ++head) {
+        int c = schedule->kv_class_of_head[head];
+        int64_t to = schedule->steps[0].heads[head].token_first;
+
+        for (size_t r = schedule->own_first[c]; r < schedule->own_first[c + 1]; ++r) {
+            const bsattn_token_run_t *run = &schedule->own[r];
+            BSATTN_TRY(add_rows(params->problem, head, run->first, run->count, to, copies));
+            to += run->count;
+        }
+    }
+    return BSATTN_OK;
+}
+
+/* What goes on of a chunk that is the whole shard: row r is token r mod n of head r / n. */
+static bsattn_status_t copy_forward(const bsattn_work_params_t *params, copies_t *copies)
+{
+    const bsattn_step_t *step = &params->schedule->steps[0];
+    int64_t to = 0;
+
+    for (size_t i = 0; i < step->forward_count; ++i) {
+        int64_t row = step->forward[i].first;
+        int64_t end = row + step->forward[i].count;
+
+        while (row < end) {
+            int64_t head = row / params->tokens;
+            int64_t head_end = (head + 1) * params->tokens;
+            int64_t rows = ((end < head_end) ? end : head_end) - row;
+            BSATTN_TRY(
+                add_rows(params->problem, (int)head, row % params->tokens, rows, to, copies));
+            to += rows;
+            row += rows;
+        }
+    }
+    return BSATTN_OK;
+}
+
+bsattn_status_t bsattn_lists_add_copies(const bsattn_work_params_t *params, bsattn_image_t *image,
+                                        size_t *offset_p, int64_t *count_p)
+{
+    copies_t copies = {.items = NULL};
+    bsattn_status_t status = bsattn_lists_in_place(params) ? copy_forward(params, &copies)
+                                                           : copy_own(params, &copies);
+
+    if (status == BSATTN_OK) {
+        status = bsattn_image_add(image, copies.items, copies.count * sizeof(*copies.items),
+                                  offset_p);
+    }
+    *count_p = (int64_t)copies.count;
+    free(copies.items);
+    return status;
+}

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/** @file lists.h  All that a rank's launches read, put together in host memory as it will lie in
+ *  device memory. Pure. */
+#ifndef BSATTN_BACKEND_LISTS_H
+#define BSATTN_BACKEND_LISTS_H
+
+#include "backend/backend.h"
+#include "kernels/attend_cuda.h"
+
+/** Host memory that grows; places in it are offsets until it is known where it will lie. */
+typedef struct bsattn_image {
+    char *data;
+    size_t count;
+    size_t capacity;
+} bsattn_image_t;
+
+/** Append bytes, aligned to 256. @param from  NULL: zeros */
+bsattn_status_t bsattn_image_add(bsattn_image_t *image, const void *from, size_t bytes,
+                                 size_t *offset_p);
+
+/** Where the parts of one step lie in the image. */
+typedef struct bsattn_lists_step {
+    size_t lists; /**< bsattn_tile_list_t [list_count]; their pointers are offsets */
+    size_t key_heads;
+    size_t maps; /**< 0: none */
+    int64_t unit_count;
+} bsattn_lists_step_t;
+
+/** The tile shape of a rank's launches: as the kernel wants it, without pairs of heads where some
+ *  pair has different lists. */
+bsattn_tile_shape_t bsattn_lists_shape(const bsattn_work_params_t *params,
+                                       const bsattn_cuda_kernel_t *kernel);
+
+/** Cut the lists of all steps, and append them and the streams of heads.
+ *  @param threads  to cut with
+ *  @param steps    [step_count], lists and unit_count set */
+bsattn_status_t bsattn_lists_add(const bsattn_work_params_t *params,
+                                 const bsattn_tile_shape_t *shape, int threads,
+                                 bsattn_image_t *image, bsattn_lists_step_t *steps);
+
+/** Turn the offsets in the lists of a step into addresses. */
+void bsattn_lists_relocate(const bsattn_image_t *image, const bsattn_lists_step_t *step,
+                           int list_count, const char *base);
+
+/** @return whether a rank's chunk of step 0 is its whole shard, so that it need not be gathered */
+bool bsattn_lists_in_place(const bsattn_work_params_t *params);
+
+/** Append the copies that gather the chunk of step 0 from a shard, or of a shard read in place the
+ *  rows that go on. @param count_p  copies of each batch item */
+bsattn_status_t bsattn_lists_add_copies(const bsattn_work_params_t *params, bsattn_image_t *image,
+                                        size_t *offset_p, int64_t *count_p);
+
+#endif

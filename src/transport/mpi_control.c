@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "transport/mpi_control.h"
+
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Letters travel beside the words of mpi_watch.c, above their tags. */
+enum { LETTER_TAG = 16 };
+
+struct bsattn_mpi_letter {
+    bsattn_mpi_letter_t *next;
+    MPI_Request request;
+    char data[BSATTN_LETTER_SIZE];
+};
+
+bsattn_status_t bsattn_control_init(bsattn_control_t *control, const bsattn_transport_ops_t *ops,
+                                    const void *comm, double timeout_s)
+{
+    bsattn_mpi_control_t *mpi = calloc(1, sizeof(*mpi));
+    bsattn_transport_t *super = &control->super;
+    bsattn_status_t status;
+
+    if (mpi == NULL) {
+        return bsattn_fail(BSATTN_ERR_MEMORY, "no memory for the %s transport", ops->name);
+    }
+    *super = (bsattn_transport_t){.ops = ops, .local_count = 1};
+    status = bsattn_mpi_check(MPI_Comm_dup(*(const MPI_Comm *)comm, &mpi->comm), "MPI_Comm_dup");
+    if (status != BSATTN_OK) {
+        goto err_free;
+    }
+    (void)MPI_Comm_set_errhandler(mpi->comm, MPI_ERRORS_RETURN);
+    (void)MPI_Comm_size(mpi->comm, &super->ranks);
+    (void)MPI_Comm_rank(mpi->comm, &super->first_rank);
+    super->outcomes = calloc((size_t)super->ranks + 1, sizeof(*super->outcomes));
+    if (super->outcomes == NULL) {
+        status = bsattn_fail(BSATTN_ERR_MEMORY, "no memory for %d ranks", super->ranks);
+        goto err_comm;
+    }
+    status = bsattn_mpi_watch_init(&mpi->watch, mpi->comm, timeout_s);
+    if (status != BSATTN_OK) {
+        goto err_comm;
+    }
+    control->mpi = mpi;
+    return BSATTN_OK;
+
+err_comm:
+    (void)MPI_Comm_free(&mpi->comm);
+err_free:
+    free(super->outcomes);
+    super->outcomes = NULL;
+    free(mpi);
+    return status;
+}
+
+/* Forget letters that have left. */
+static void clear_posted(bsattn_mpi_control_t *mpi)
+{
+    bsattn_mpi_letter_t **link = &mpi->posted;
+
+    while (*link != NULL) {
+        bsattn_mpi_letter_t *letter = *link;
+        int done = 0;
+        if ((MPI_Test(&letter->request, &done, MPI_STATUS_IGNORE) == MPI_SUCCESS) && !done) {
+            link = &letter->next;
+            continue;
+        }
+        *link = letter->next;
+        free(letter);
+    }
+}
+
+void bsattn_control_free(bsattn_control_t *control)
+{
+    bsattn_mpi_control_t *mpi = control->mpi;
+
+    clear_posted(mpi);
+    /* Letters this short leave at once; the memory of one that nobody will take stays with MPI. */
+    for (bsattn_mpi_letter_t *letter = mpi->posted; letter != NULL; letter = letter->next) {
+        (void)MPI_Request_free(&letter->request);
+    }
+    bsattn_mpi_watch_free(&mpi->watch);
+    (void)MPI_Comm_free(&mpi->comm);
+    free(control->super.outcomes);
+    free(mpi);
+}
+
+bsattn_status_t bsattn_control_gather(bsattn_transport_t *transport, const void *local_items,
+                                      size_t item_bytes, void *all_items)
+{
+    bsattn_mpi_control_t *mpi = ((bsattn_control_t *)transport)->mpi;
+    MPI_Request request;
+
+    BSATTN_ASSERT(item_bytes <= INT_MAX);
+    BSATTN_TRY(bsattn_mpi_check(MPI_Iallgather(local_items, (int)item_bytes, MPI_BYTE, all_items,
+                                               (int)item_bytes, MPI_BYTE, mpi->comm, &request),
+                                "MPI_Iallgather"));
+    return bsattn_mpi_watch_wait(&mpi->watch, 1, &request, "for all ranks to meet");
+}
+
+bsattn_status_t bsattn_control_broadcast(bsattn_transport_t *transport, void *data, size_t bytes,
+                                         int root)
+{
+    bsattn_mpi_control_t *mpi = ((bsattn_control_t *)transport)->mpi;
+    MPI_Request request;
+
+    BSATTN_ASSERT(bytes <= INT_MAX);
+    BSATTN_TRY(bsattn_mpi_check(MPI_Ibcast(data, (int)bytes, MPI_BYTE, root, mpi->comm, &request),
+                                "MPI_Ibcast"));
+    return bsattn_mpi_watch_wait(&mpi->watch, 1, &request, "for the word of another rank");
+}
+
+bsattn_status_t bsattn_control_poll(bsattn_transport_t *transport)
+{
+    bsattn_mpi_control_t *mpi = ((bsattn_control_t *)transport)->mpi;
+    int there;
+
+    clear_posted(mpi);
+    return bsattn_mpi_check(
+        MPI_Iprobe(MPI_ANY_SOURCE, MPI_ANY_TAG, mpi->watch.side, &there, MPI_STATUS_IGNORE),
+        "MPI_Iprobe");
+}
+
+void bsattn_control_stalled(bsattn_transport_t *transport, const char *what, double waited_ms,
+                            double late_ms)
+{
+    bsattn_mpi_watch_stalled(&((bsattn_control_t *)transport)->mpi->watch, what, waited_ms,
+                             late_ms);
+}
+
+typedef struct until {
+    bsattn_control_t *control;
+    bsattn_look_t *look;
+    void *arg;
+} until_t;
+
+static bsattn_status_t look_and_poll(void *arg, bool *done_p)
+{
+    const until_t *until = arg;
+
+    BSATTN_TRY(until->look(until->arg, done_p));
+    return *done_p ? BSATTN_OK : bsattn_control_poll(&until->control->super);
+}
+
+bsattn_status_t bsattn_control_until(bsattn_control_t *control, bsattn_look_t *look, void *arg,
+                                     const char *what)
+{
+    until_t until = {.control = control, .look = look, .arg = arg};
+
+    return bsattn_mpi_watch_until(&control->mpi->watch, look_and_poll, &until, what);
+}
+
+bsattn_status_t bsattn_control_post(bsattn_control_t *control, int to, int tag, const void *data,
+                                    size_t bytes)
+{
+    bsattn_mpi_control_t *mpi = control->mpi;
+    bsattn_mpi_letter_t *letter;
+    bsattn_status_t status;
+
+    BSATTN_ASSERT(bytes <= BSATTN_LETTER_SIZE);
+    clear_posted(mpi);
+    letter = malloc(sizeof(*letter));
+    if (letter == NULL) {
+        return bsattn_fail(BSATTN_ERR_MEMORY, "no memory for a letter to rank %d", to);
+    }
+    memcpy(letter->data, data, bytes);
+    status = bsattn_mpi_check(MPI_Isend(letter->data, (int)bytes, MPI_BYTE, to, LETTER_TAG + tag,
+                                        mpi->watch.side, &letter->request),
+                              "MPI_Isend");
+    if (status != BSATTN_OK) {
+        free(letter);
+        return status;
+    }
+    letter->next = mpi->posted;
+    mpi->posted = letter;
+    return BSATTN_OK;
+}
+
+bsattn_status_t bsattn_control_take(bsattn_control_t *control, int from, int tag, void *data,
+                                    size_t bytes, bool *there_p)
+{
+    MPI_Comm side = control->mpi->watch.side;
+    int there = 0;
+
+    *there_p = false;
+    BSATTN_TRY(bsattn_mpi_check(MPI_Iprobe(from, LETTER_TAG + tag, side, &there, MPI_STATUS_IGNORE),
+                                "MPI_Iprobe"));
+    if (!there) {
+        return BSATTN_OK;
+    }
+    BSATTN_TRY(bsattn_mpi_check(
+        MPI_Recv(data, (int)bytes, MPI_BYTE, from, LETTER_TAG + tag, side, MPI_STATUS_IGNORE),
+        "MPI_Recv"));
+    *there_p = true;
+    return BSATTN_OK;
+}
+
+typedef struct expected {
+    bsattn_control_t *control;
+    int from;
+    int tag;
+    void *data;
+    size_t bytes;
+} expected_t;
+
+static bsattn_status_t look_for_letter(void *arg, bool *done_p)
+{
+    const expected_t *expected = arg;
+
+    return bsattn_control_take(expected->control, expected->from, expected->tag, expected->data,
+                               expected->bytes, done_p);
+}
+
+bsattn_status_t bsattn_control_await(bsattn_control_t *control, int from, int tag, void *data,
+                                     size_t bytes, const char *what)
+{
+    expected_t expected = {
+        .control = control, .from = from, .tag = tag, .data = data, .bytes = bytes};
+
+    return bsattn_control_until(control, look_for_letter, &expected, what);
+}

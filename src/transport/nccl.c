@@ -1,0 +1,450 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Chunks move by ncclSend and ncclRecv on the exchange stream of the rank's queue; everything else
+ * goes over MPI. The communicator never blocks the host, so that a rank that died is found by a
+ * deadline and not by nobody. */
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wstrict-prototypes" /* its header is C++ at heart */
+#include <nccl.h>
+#pragma GCC diagnostic pop
+
+#include "backend/queue_cuda.h"
+#include "base/clock.h"
+#include "base/text.h"
+#include "transport/control.h"
+#include "transport/outgoing_cuda.h"
+
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The first version in which ranks can share a GPU, if they are told to. */
+enum { SHARING_VERSION = 23000 };
+
+/* How long a healthy communicator may take to be finalized before it is aborted. */
+static const double finalize_ms = 5000.0;
+
+typedef struct nccl_transport {
+    bsattn_control_t control;
+    ncclComm_t comm; /* NULL: not started, or given up after an error */
+    int device;
+    int version;
+    bsattn_outbox_t outbox;
+} nccl_transport_t;
+
+typedef struct nccl_exchange {
+    bsattn_exchange_t super;
+    bsattn_outgoing_t outgoing;
+    bool uses_outbox;
+    char what[96];
+} nccl_exchange_t;
+
+/* --------------------------------------------------------------------------------------- errors */
+
+/* An error of NCCL ends its communicator: kernels that wait for a peer are told to give up. */
+static bsattn_status_t nccl_failed(nccl_transport_t *nccl, ncclResult_t result, const char *what)
+{
+    bsattn_status_t status;
+    const char *detail = ncclGetLastError(nccl->comm);
+
+    status = bsattn_fail(
+        BSATTN_ERR_ENVIRONMENT, "NCCL: %s: %s%s%s", what, ncclGetErrorString(result),
+        ((detail != NULL) && (detail[0] != '\0')) ? ": " : "", (detail != NULL) ? detail : "");
+    if (nccl->comm != NULL) {
+        (void)ncclCommAbort(nccl->comm);
+        nccl->comm = NULL;
+    }
+    return status;
+}
+
+static bsattn_status_t nccl_check(nccl_transport_t *nccl, ncclResult_t result, const char *what)
+{
+    return ((result == ncclSuccess) || (result == ncclInProgress))
+               ? BSATTN_OK
+               : nccl_failed(nccl, result, what);
+}
+
+static bsattn_status_t check_alive(const nccl_transport_t *nccl)
+{
+    if (nccl->comm == NULL) {
+        return bsattn_fail(BSATTN_ERR_ENVIRONMENT,
+                           "NCCL: the transport was given up after an earlier error");
+    }
+    return BSATTN_OK;
+}
+
+typedef struct nccl_look {
+    nccl_transport_t *nccl;
+    const char *what;
+} nccl_look_t;
+
+static bsattn_status_t look_at_comm(void *arg, bool *done_p)
+{
+    const nccl_look_t *look = arg;
+    ncclResult_t state = ncclSuccess;
+    ncclResult_t result = ncclCommGetAsyncError(look->nccl->comm, &state);
+
+    BSATTN_TRY(nccl_check(look->nccl, (result == ncclSuccess) ? state : result, look->what));
+    *done_p = (state == ncclSuccess);
+    return BSATTN_OK;
+}
+
+/* Wait until what was asked of the communicator is under way on the GPU. */
+static bsattn_status_t settle(nccl_transport_t *nccl, const char *what)
+{
+    nccl_look_t look = {.nccl = nccl, .what = what};
+
+    return bsattn_control_until(&nccl->control, look_at_comm, &look, what);
+}
+
+/* ------------------------------------------------------------------------------------ exchanges */
+
+static void nccl_release(bsattn_exchange_t *exchange)
+{
+    nccl_transport_t *nccl = (nccl_transport_t *)exchange->transport;
+    nccl_exchange_t *x = (nccl_exchange_t *)exchange;
+
+    if (x->uses_outbox) {
+        bsattn_outbox_drop(&nccl->outbox);
+    }
+    bsattn_outgoing_free(&x->outgoing);
+    free(x);
+}
+
+static void describe(nccl_exchange_t *x)
+{
+    const bsattn_exchange_params_t *params = &x->super.params;
+    bsattn_strbuf_t buf;
+
+    bsattn_strbuf_init(&buf, x->what, sizeof(x->what));
+    bsattn_strbuf_add(&buf, "at step %d", params->step);
+    if (params->receive.rows > 0) {
+        bsattn_strbuf_add(&buf, " for rank %d to send", params->from);
+    }
+    if (params->send.run_count > 0) {
+        bsattn_strbuf_add(&buf, "%s for rank %d to receive",
+                          (params->receive.rows > 0) ? " and" : "", params->to);
+    }
+}
+
+static bsattn_status_t nccl_prepare(bsattn_transport_t *transport,
+                                    const bsattn_exchange_params_t *params,
+                                    bsattn_exchange_t **exchange_p)
+{
+    nccl_transport_t *nccl = (nccl_transport_t *)transport;
+    nccl_exchange_t *x = calloc(1, sizeof(*x));
+    bsattn_status_t status;
+    int64_t grown = 0;
+
+    if (x == NULL) {
+        return bsattn_fail(BSATTN_ERR_MEMORY, "no memory to prepare an exchange");
+    }
+    BSATTN_ASSERT(params->queue != NULL);
+    x->super.transport = transport;
+    x->super.params = *params;
+    describe(x);
+    status = bsattn_outgoing_init(&x->outgoing, params);
+    if ((status == BSATTN_OK) && (x->outgoing.bytes > 0) && (x->outgoing.range == NULL)) {
+        status = bsattn_outbox_reserve(&nccl->outbox, x->outgoing.bytes, &grown);
+        x->uses_outbox = (status == BSATTN_OK);
+    }
+    if (status != BSATTN_OK) {
+        nccl_release(&x->super);
+        return status;
+    }
+    x->super.device_bytes = x->outgoing.device_bytes + grown;
+    *exchange_p = &x->super;
+    return BSATTN_OK;
+}
+
+/* Both directions in one group, so that neither waits for the other. */
+static bsattn_status_t send_and_receive(nccl_transport_t *nccl, const nccl_exchange_t *x,
+                                        const void *rows, cudaStream_t stream)
+{
+    const bsattn_exchange_params_t *params = &x->super.params;
+    size_t in_bytes = (size_t)params->receive.rows * params->row_bytes;
+
+    BSATTN_TRY(nccl_check(nccl, ncclGroupStart(), "ncclGroupStart"));
+    if (x->outgoing.bytes > 0) {
+        BSATTN_TRY(nccl_check(
+            nccl, ncclSend(rows, x->outgoing.bytes, ncclInt8, params->to, nccl->comm, stream),
+            "ncclSend"));
+    }
+    if (in_bytes > 0) {
+        BSATTN_TRY(nccl_check(
+            nccl,
+            ncclRecv(params->receive.base, in_bytes, ncclInt8, params->from, nccl->comm, stream),
+            "ncclRecv"));
+    }
+    BSATTN_TRY(nccl_check(nccl, ncclGroupEnd(), "ncclGroupEnd"));
+    return settle(nccl, x->what);
+}
+
+static bsattn_status_t nccl_start(bsattn_exchange_t *exchange)
+{
+    nccl_transport_t *nccl = (nccl_transport_t *)exchange->transport;
+    const nccl_exchange_t *x = (const nccl_exchange_t *)exchange;
+    bsattn_cuda_queue_t *queue = exchange->params.queue;
+    const void *rows = x->outgoing.range;
+
+    BSATTN_TRY(check_alive(nccl));
+    BSATTN_TRY(bsattn_cuda_queue_exchange_after_compute(queue));
+    if (x->uses_outbox) {
+        /* Sends leave in the order of the stream: the message before this one has been taken. */
+        rows = nccl->outbox.memory;
+        BSATTN_TRY(bsattn_outgoing_write(&x->outgoing, nccl->outbox.memory, queue->exchange));
+    }
+    return send_and_receive(nccl, x, rows, queue->exchange);
+}
+
+static bsattn_status_t nccl_test(bsattn_exchange_t *exchange, bool *done_p)
+{
+    (void)exchange;
+    *done_p = false;
+    return BSATTN_OK;
+}
+
+static bsattn_status_t nccl_wait(bsattn_exchange_t *exchange)
+{
+    return bsattn_cuda_queue_compute_after_exchange(exchange->params.queue);
+}
+
+static bsattn_status_t nccl_poll(bsattn_transport_t *transport)
+{
+    nccl_transport_t *nccl = (nccl_transport_t *)transport;
+    int rank = transport->first_rank;
+    int ranks = transport->ranks;
+    nccl_look_t look = {.nccl = nccl};
+    char what[96];
+    bool done = false;
+    bsattn_strbuf_t buf;
+
+    BSATTN_TRY(check_alive(nccl));
+    bsattn_strbuf_init(&buf, what, sizeof(what));
+    bsattn_strbuf_add(&buf, "rank %d, exchanging with ranks %d and %d", rank,
+                      (rank + ranks - 1) % ranks, (rank + 1) % ranks);
+    look.what = what;
+    BSATTN_TRY(look_at_comm(&look, &done));
+    return bsattn_control_poll(transport);
+}
+
+/* -------------------------------------------------------------------------------- start and end */
+
+/* Wait for the communicator's end without ending the job if a rank is gone. */
+static void finalize(nccl_transport_t *nccl)
+{
+    double end_ms = bsattn_clock_ms() + finalize_ms;
+    ncclResult_t state = ncclCommFinalize(nccl->comm);
+
+    while ((state == ncclInProgress) && (bsattn_clock_ms() < end_ms)) {
+        (void)sched_yield();
+        (void)bsattn_control_poll(&nccl->control.super);
+        if (ncclCommGetAsyncError(nccl->comm, &state) != ncclSuccess) {
+            break;
+        }
+    }
+    if (state == ncclSuccess) {
+        (void)ncclCommDestroy(nccl->comm);
+    } else {
+        (void)ncclCommAbort(nccl->comm);
+    }
+    nccl->comm = NULL;
+}
+
+static void nccl_destroy(bsattn_transport_t *transport)
+{
+    nccl_transport_t *nccl = (nccl_transport_t *)transport;
+
+    if (nccl->comm != NULL) {
+        finalize(nccl);
+    }
+    (void)cudaFree(nccl->outbox.memory);
+    bsattn_control_free(&nccl->control);
+    free(nccl);
+}
+
+static const bsattn_transport_ops_t nccl_ops = {
+    .name = "nccl",
+    .destroy = nccl_destroy,
+    .prepare = nccl_prepare,
+    .release = nccl_release,
+    .start = nccl_start,
+    .test = nccl_test,
+    .wait = nccl_wait,
+    .poll = nccl_poll,
+    .stalled = bsattn_control_stalled,
+    .gather = bsattn_control_gather,
+    .broadcast = bsattn_control_broadcast,
+};
+
+int bsattn_nccl_version(void)
+{
+    int version = 0;
+
+    return (ncclGetVersion(&version) == ncclSuccess) ? version : 0;
+}
+
+/* What a rank can tell by itself. */
+static bsattn_status_t check_local(nccl_transport_t *nccl, bool gpu_shared)
+{
+    const char *sharing = getenv("NCCL_MULTI_RANK_GPU_ENABLE");
+
+    nccl->version = bsattn_nccl_version();
+    if (gpu_shared && (nccl->version < SHARING_VERSION)) {
+        return bsattn_fail(BSATTN_ERR_ENVIRONMENT,
+                           "transport nccl: ranks share a GPU, which needs NCCL 2.30 or later and "
+                           "this is %d.%d.%d; transport ipc can do it",
+                           nccl->version / 10000, nccl->version / 100 % 100, nccl->version % 100);
+    }
+    if (gpu_shared && ((sharing == NULL) || (strcmp(sharing, "1") != 0))) {
+        return bsattn_fail(BSATTN_ERR_ENVIRONMENT,
+                           "transport nccl: ranks share a GPU, which needs "
+                           "NCCL_MULTI_RANK_GPU_ENABLE=1 in the environment; transport ipc can do "
+                           "it without");
+    }
+    return bsattn_cuda_check(cudaSetDevice(nccl->device), "cudaSetDevice");
+}
+
+/* The identity that rank 0 makes up, and whether it could. */
+typedef struct nccl_invitation {
+    ncclUniqueId id;
+    int result;
+    int version;
+} nccl_invitation_t;
+
+static bsattn_status_t invite(nccl_transport_t *nccl, nccl_invitation_t *invitation)
+{
+    bsattn_transport_t *transport = &nccl->control.super;
+
+    *invitation = (nccl_invitation_t){.version = nccl->version};
+    if (transport->first_rank == 0) {
+        invitation->result = (int)ncclGetUniqueId(&invitation->id);
+    }
+    BSATTN_TRY(bsattn_control_broadcast(transport, invitation, sizeof(*invitation), 0));
+    if (invitation->result != (int)ncclSuccess) {
+        return bsattn_fail(BSATTN_ERR_ENVIRONMENT, "NCCL: ncclGetUniqueId: %s",
+                           ncclGetErrorString((ncclResult_t)invitation->result));
+    }
+    if (invitation->version != nccl->version) {
+        return bsattn_fail(BSATTN_ERR_ENVIRONMENT,
+                           "transport nccl: NCCL is %d.%d.%d and %d.%d.%d on rank 0; take the same "
+                           "everywhere",
+                           nccl->version / 10000, nccl->version / 100 % 100, nccl->version % 100,
+                           invitation->version / 10000, invitation->version / 100 % 100,
+                           invitation->version % 100);
+    }
+    return BSATTN_OK;
+}
+
+static bsattn_status_t join(nccl_transport_t *nccl, const nccl_invitation_t *invitation)
+{
+    const bsattn_transport_t *transport = &nccl->control.super;
+    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+
+    config.blocking = 0;
+    BSATTN_TRY(nccl_check(nccl,
+                          ncclCommInitRankConfig(&nccl->comm, transport->ranks, invitation->id,
+                                                 transport->first_rank, &config),
+                          "ncclCommInitRankConfig"));
+    return settle(nccl, "for NCCL to start on all ranks");
+}
+
+/* One small message around the ring: connections are made here, not in the first step, and what
+ * does not work is found before anything large is allocated. */
+static bsattn_status_t greet(nccl_transport_t *nccl, char *memory, cudaStream_t stream)
+{
+    enum { GREETING_SIZE = 16 };
+    const bsattn_transport_t *transport = &nccl->control.super;
+    int ranks = transport->ranks;
+    int rank = transport->first_rank;
+
+    BSATTN_TRY(nccl_check(nccl, ncclGroupStart(), "ncclGroupStart"));
+    BSATTN_TRY(nccl_check(
+        nccl, ncclSend(memory, GREETING_SIZE, ncclInt8, (rank + 1) % ranks, nccl->comm, stream),
+        "ncclSend"));
+    BSATTN_TRY(nccl_check(nccl,
+                          ncclRecv(memory + GREETING_SIZE, GREETING_SIZE, ncclInt8,
+                                   (rank + ranks - 1) % ranks, nccl->comm, stream),
+                          "ncclRecv"));
+    BSATTN_TRY(nccl_check(nccl, ncclGroupEnd(), "ncclGroupEnd"));
+    return settle(nccl, "for its neighbours to be connected by NCCL");
+}
+
+static bsattn_status_t look_at_stream(void *arg, bool *done_p)
+{
+    cudaError_t error = cudaStreamQuery(*(cudaStream_t *)arg);
+
+    *done_p = (error == cudaSuccess);
+    return (error == cudaErrorNotReady) ? BSATTN_OK : bsattn_cuda_check(error, "cudaStreamQuery");
+}
+
+static bsattn_status_t connect_ring(nccl_transport_t *nccl)
+{
+    cudaStream_t stream = NULL;
+    char *memory = NULL;
+    bsattn_status_t status;
+
+    if (nccl->control.super.ranks == 1) {
+        return BSATTN_OK;
+    }
+    status = bsattn_cuda_check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking),
+                               "cudaStreamCreateWithFlags");
+    if (status == BSATTN_OK) {
+        status = bsattn_cuda_check(cudaMalloc((void **)&memory, 64), "cudaMalloc");
+    }
+    if (status == BSATTN_OK) {
+        status = greet(nccl, memory, stream);
+    }
+    if (status == BSATTN_OK) {
+        status = bsattn_control_until(&nccl->control, look_at_stream, &stream,
+                                      "for its neighbours to be heard by NCCL");
+    }
+    if ((status != BSATTN_OK) && (nccl->comm != NULL)) {
+        (void)ncclCommAbort(nccl->comm); /* else freeing waits for a message that never comes */
+        nccl->comm = NULL;
+    }
+    (void)cudaFree(memory);
+    if (stream != NULL) {
+        (void)cudaStreamDestroy(stream);
+    }
+    return status;
+}
+
+/* Collective, step by step: no rank goes on where another cannot. */
+static bsattn_status_t nccl_init(nccl_transport_t *nccl, bool gpu_shared)
+{
+    bsattn_transport_t *transport = &nccl->control.super;
+    nccl_invitation_t invitation;
+
+    BSATTN_TRY(bsattn_transport_agree(transport, check_local(nccl, gpu_shared)));
+    BSATTN_TRY(bsattn_transport_agree(transport, invite(nccl, &invitation)));
+    BSATTN_TRY(bsattn_transport_agree(transport, join(nccl, &invitation)));
+    return bsattn_transport_agree(transport, connect_ring(nccl));
+}
+
+bsattn_status_t bsattn_transport_nccl_create(const void *comm, double timeout_s, int device,
+                                             bool gpu_shared, bsattn_transport_t **transport_p)
+{
+    nccl_transport_t *nccl = calloc(1, sizeof(*nccl));
+    bsattn_status_t status;
+
+    if (nccl == NULL) {
+        return bsattn_fail(BSATTN_ERR_MEMORY, "no memory for the nccl transport");
+    }
+    nccl->device = device;
+    status = bsattn_control_init(&nccl->control, &nccl_ops, comm, timeout_s);
+    if (status != BSATTN_OK) {
+        free(nccl);
+        return status;
+    }
+    status = nccl_init(nccl, gpu_shared);
+    if (status != BSATTN_OK) {
+        if (nccl->comm != NULL) {
+            (void)ncclCommAbort(nccl->comm);
+            nccl->comm = NULL;
+        }
+        nccl_destroy(&nccl->control.super);
+        return status;
+    }
+    *transport_p = &nccl->control.super;
+    return BSATTN_OK;
+}

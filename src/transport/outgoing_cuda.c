@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "transport/outgoing_cuda.h"
+
+#include "backend/queue_cuda.h"
+#include "base/text.h"
+#include "kernels/attend_cuda.h"
+
+#include <stdlib.h>
+
+/* Up to so many ranges a copy engine takes one by one; more are gathered by a kernel. Starting a
+ * copy costs some microseconds, and a kernel takes multiprocessors from the attention. */
+enum { FEW_RANGES = 48, ROW_ALIGN = 16 };
+
+static int64_t count_rows(const bsattn_send_t *send)
+{
+    int64_t rows = 0;
+
+    for (size_t r = 0; r < send->run_count; ++r) {
+        rows += send->runs[r].count;
+    }
+    return rows;
+}
+
+static int64_t count_copies(const bsattn_send_t *send)
+{
+    int64_t copies = 0;
+
+    for (size_t r = 0; r < send->run_count; ++r) {
+        copies += (send->runs[r].count + BSATTN_ROW_COPY_MAX - 1) / BSATTN_ROW_COPY_MAX;
+    }
+    return copies;
+}
+
+static void fill_copies(const bsattn_outgoing_t *outgoing, bsattn_row_copy_t *copies)
+{
+    const bsattn_send_t *send = &outgoing->send;
+    int64_t row_bytes = (int64_t)outgoing->row_bytes;
+    int64_t row = 0;
+    int64_t copy = 0;
+
+    for (size_t r = 0; r < send->run_count; ++r) {
+        const bsattn_token_run_t *run = &send->runs[r];
+        for (int64_t done = 0; done < run->count; done += BSATTN_ROW_COPY_MAX) {
+            int64_t left = run->count - done;
+            int64_t rows = (left < BSATTN_ROW_COPY_MAX) ? left : BSATTN_ROW_COPY_MAX;
+            copies[copy++] = (bsattn_row_copy_t){
+                .from = (run->first + done) * row_bytes,
+                .to = row * row_bytes,
+                .rows = (int32_t)rows,
+            };
+            row += rows;
+        }
+    }
+}
+
+static bsattn_status_t upload_copies(bsattn_outgoing_t *outgoing)
+{
+    size_t bytes = (size_t)outgoing->copy_count * sizeof(*outgoing->copies);
+    bsattn_row_copy_t *copies = malloc(bytes);
+    bsattn_status_t status;
+
+    if (copies == NULL) {
+        return bsattn_fail(BSATTN_ERR_MEMORY, "no memory to prepare a message of %lld pieces",
+                           (long long)outgoing->copy_count);
+    }
+    fill_copies(outgoing, copies);
+    status = bsattn_cuda_check(cudaMalloc((void **)&outgoing->copies, bytes), "cudaMalloc");
+    if (status == BSATTN_OK) {
+        outgoing->device_bytes += (int64_t)bytes;
+        status = bsattn_cuda_check(
+            cudaMemcpy(outgoing->copies, copies, bytes, cudaMemcpyHostToDevice), "cudaMemcpy");
+    }
+    if (status == BSATTN_OK) {
+        /* From pageable memory the copy may end later, and other streams do not wait for it. */
+        status =
+            bsattn_cuda_check(cudaStreamSynchronize(cudaStreamLegacy), "cudaStreamSynchronize");
+    }
+    free(copies);
+    return status;
+}
+
+bsattn_status_t bsattn_outgoing_init(bsattn_outgoing_t *outgoing,
+                                     const bsattn_exchange_params_t *params)
+{
+    const bsattn_send_t *send = &params->send;
+    int64_t ranges = send->part_count * (int64_t)send->run_count;
+    bsattn_status_t status = BSATTN_OK;
+
+    *outgoing = (bsattn_outgoing_t){.send = *send, .row_bytes = params->row_bytes};
+    if (send->run_count == 0) {
+        return BSATTN_OK;
+    }
+    outgoing->rows = count_rows(send);
+    outgoing->bytes = (size_t)(send->part_count * outgoing->rows) * params->row_bytes;
+    if ((send->run_count == 1) &&
+        ((send->part_count == 1) || (outgoing->rows == send->part_rows))) {
+        outgoing->range =
+            (const char *)send->base + (size_t)send->runs[0].first * params->row_bytes;
+    } else if ((ranges > FEW_RANGES) && (params->row_bytes % ROW_ALIGN == 0)) {
+        outgoing->copy_count = count_copies(send);
+        status = upload_copies(outgoing);
+    }
+    if (status != BSATTN_OK) {
+        bsattn_outgoing_free(outgoing);
+    }
+    return status;
+}
+
+void bsattn_outgoing_free(bsattn_outgoing_t *outgoing)
+{
+    (void)cudaFree(outgoing->copies);
+    outgoing->copies = NULL;
+}
+
+bool bsattn_outgoing_is_few(const bsattn_outgoing_t *outgoing)
+{
+    return outgoing->copies == NULL;
+}
+
+static bsattn_status_t copy(void *to, const void *from, size_t bytes, cudaStream_t stream)
+{
+    return bsattn_cuda_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream),
+                             "cudaMemcpyAsync");
+}
+
+static bsattn_status_t write_ranges(const bsattn_outgoing_t *outgoing, char *to,
+                                    cudaStream_t stream)
+{
+    const bsattn_send_t *send = &outgoing->send;
+
+    for (int64_t part = 0; part < send->part_count; ++part) {
+        const char *base =
+            (const char *)send->base + (size_t)(part * send->part_rows) * outgoing->row_bytes;
+        for (size_t r = 0; r < send->run_count; ++r) {
+            size_t bytes = (size_t)send->runs[r].count * outgoing->row_bytes;
+            BSATTN_TRY(
+                copy(to, base + (size_t)send->runs[r].first * outgoing->row_bytes, bytes, stream));
+            to += bytes;
+        }
+    }
+    return BSATTN_OK;
+}
+
+bsattn_status_t bsattn_outgoing_write(const bsattn_outgoing_t *outgoing, void *to,
+                                      cudaStream_t stream)
+{
+    int64_t row_bytes = (int64_t)outgoing->row_bytes;
+    bsattn_rows_cuda_params_t params = {
+        .from = outgoing->send.base,
+        .to = to,
+        .copies = outgoing->copies,
+        .copy_count = outgoing->copy_count,
+        .parts = outgoing->send.part_count,
+        .from_part = outgoing->send.part_rows * row_bytes,
+        .to_part = outgoing->rows * row_bytes,
+        .from_stride = row_bytes,
+        .to_stride = row_bytes,
+        .row_bytes = row_bytes,
+    };
+
+    if (outgoing->bytes == 0) {
+        return BSATTN_OK;
+    }
+    if (outgoing->range != NULL) {
+        return copy(to, outgoing->range, outgoing->bytes, stream);
+    }
+    if (outgoing->copies == NULL) {
+        return write_ranges(outgoing, to, stream);
+    }
+    return bsattn_cuda_check((cudaError_t)bsattn_rows_cuda(&params, stream), "bsattn_rows_cuda");
+}
+
+bsattn_status_t bsattn_outbox_reserve(bsattn_outbox_t *outbox, size_t bytes, int64_t *grown_p)
+{
+    char text[32];
+    void *memory;
+
+    *grown_p = 0;
+    if (bytes > outbox->bytes) {
+        /* The old one goes first: both together may be too much. */
+        (void)cudaFree(outbox->memory);
+        *grown_p = (int64_t)(bytes - outbox->bytes);
+        outbox->memory = NULL;
+        if (cudaMalloc(&memory, bytes) != cudaSuccess) {
+            (void)cudaGetLastError();
+            outbox->bytes = 0;
+            return bsattn_fail(BSATTN_ERR_MEMORY,
+                               "out of memory: %s for bringing a message together were refused on "
+                               "the GPU",
+                               bsattn_text_bytes(text, sizeof(text), (double)bytes));
+        }
+        outbox->memory = memory;
+        outbox->bytes = bytes;
+    }
+    ++outbox->uses;
+    return BSATTN_OK;
+}
+
+void bsattn_outbox_drop(bsattn_outbox_t *outbox)
+{
+    --outbox->uses;
+    if (outbox->uses == 0) {
+        (void)cudaFree(outbox->memory);
+        outbox->memory = NULL;
+        outbox->bytes = 0;
+    }
+}
