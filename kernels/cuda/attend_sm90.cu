@@ -414,8 +414,10 @@ template <class C> struct Consumer {
         }
     }
 
+    /* This warp has read what the barrier guards. */
     __device__ __forceinline__ void release(uint64_t *barrier)
     {
+        __syncwarp();
         if (lane == 0) {
             barrier_arrive(shared_address(barrier));
         }

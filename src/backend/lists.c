@@ -101,13 +101,12 @@ static int32_t stream_group(const bsattn_problem_t *problem, const int32_t (*hea
     int64_t key_heads = (bytes > 0) ? group_bytes / bytes : 1;
     int64_t most = problem->batch * streams;
     int64_t group;
-    int distinct = 0;
-    int last = -1;
+    int distinct = 1; /* key heads; neighbours share them */
 
-    for (int i = 0; i < streams; ++i) {
+    BSATTN_ASSERT(streams > 0);
+    for (int i = 1; i < streams; ++i) {
         int key_head = heads[i][0] / group_size(problem);
-        distinct += (key_head != last) ? 1 : 0;
-        last = key_head;
+        distinct += (key_head != heads[i - 1][0] / group_size(problem)) ? 1 : 0;
     }
     key_heads = (key_heads < 1) ? 1 : key_heads;
     group = key_heads * ((streams + distinct - 1) / distinct);

@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a GPU's launches read, put together from schedules: streams of heads, offsets, and the
+ * copies that make up what a rank sends of a shard. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "backend/lists.h"
+#include "problem/problem.h"
+
+enum { RANKS = 3, TILE_KEYS = 128 };
+
+static bsattn_tile_shape_t shape_wanted;
+static double blocks_told;
+
+static bsattn_tile_shape_t tell_shape(const bsattn_problem_t *problem, double blocks)
+{
+    (void)problem;
+    blocks_told = blocks;
+    return shape_wanted;
+}
+
+static const bsattn_cuda_kernel_t kernel = {.name = "none", .shape = tell_shape};
+
+/* A pattern cut over three ranks, and what the middle one computes. */
+typedef struct world {
+    bsattn_problem_t problem;
+    bsattn_pattern_t *pattern;
+    bsattn_demand_t demand;
+    bsattn_schedule_t schedule;
+    bsattn_work_params_t params;
+} world_t;
+
+static void open_world(world_t *world, const char *pattern, int64_t seq_len)
+{
+    bsattn_layout_t layout;
+    int rank = 1;
+
+    bsattn_problem_init(&world->problem);
+    world->problem.batch = 2;
+    world->problem.seq_len = seq_len;
+    world->problem.heads_q = 8;
+    world->problem.heads_kv = 2;
+    world->problem.head_dim = 16;
+    world->problem.block = 64;
+    assert_int_equal(bsattn_pattern_create(pattern, &world->problem, &world->pattern), 0);
+    assert_int_equal(bsattn_layout_parse("contiguous", world->pattern->blocks, RANKS, &layout), 0);
+    assert_int_equal(bsattn_demand_init(&world->demand, world->pattern, &layout, 1), 0);
+    assert_int_equal(bsattn_schedule_init(&world->schedule, &world->demand, rank), 0);
+    world->params = (bsattn_work_params_t){
+        .problem = &world->problem,
+        .schedule = &world->schedule,
+        .tokens = bsattn_demand_slot_tokens(&world->demand, rank, 0,
+                                            bsattn_layout_count(&layout, rank)),
+    };
+}
+
+static void close_world(world_t *world)
+{
+    bsattn_schedule_free(&world->schedule);
+    bsattn_demand_free(&world->demand);
+    bsattn_pattern_destroy(world->pattern);
+}
+
+/* Pairs only where both heads have the same lists; the kernel hears of the lists' length. */
+static void test_shape(void **state)
+{
+    world_t world;
+
+    (void)state;
+    shape_wanted = (bsattn_tile_shape_t){.halves = 2, .key_tile = TILE_KEYS, .pair_heads = 1};
+    open_world(&world, "dense", 960);
+    assert_int_equal(bsattn_lists_shape(&world.params, &kernel).pair_heads, 1);
+    assert_true(blocks_told == 5.0);
+    close_world(&world);
+    open_world(&world, "0-2@dense;3-7@local(window=128)", 960);
+    assert_int_equal(bsattn_lists_shape(&world.params, &kernel).pair_heads, 0);
+    assert_int_equal(bsattn_lists_shape(&world.params, &kernel).halves, 2);
+    close_world(&world);
+}
+
+/* Lists and streams lie where their addresses say, and the units of lists follow one another. */
+static void check_lists(const char *pattern, int pair_heads)
+{
+    bsattn_tile_shape_t shape = {.halves = 2, .key_tile = TILE_KEYS, .pair_heads = pair_heads};
+    bsattn_image_t image = {.data = NULL};
+    bsattn_lists_step_t *steps;
+    world_t world;
+
+    open_world(&world, pattern, 1000);
+    steps = calloc((size_t)world.schedule.step_count, sizeof(*steps));
+    assert_int_equal(bsattn_lists_add(&world.params, &shape, 1, &image, steps), 0);
+    for (int s = 0; s < world.schedule.step_count; ++s) {
+        const bsattn_tile_list_t *lists;
+        int64_t units = 0;
+        int heads = 0;
+        bsattn_lists_relocate(&image, &steps[s], world.schedule.list_count, image.data);
+        lists = (const bsattn_tile_list_t *)(image.data + steps[s].lists);
+        for (int l = 0; l < world.schedule.list_count; ++l) {
+            assert_int_equal(lists[l].unit_first, units);
+            assert_true((lists[l].stream_group >= 1) &&
+                        (lists[l].stream_group <= 2 * lists[l].stream_heads));
+            units += 2 * (int64_t)lists[l].stream_heads * lists[l].item_count;
+            heads += lists[l].stream_heads * (pair_heads ? 2 : 1);
+            for (int i = 0; i < lists[l].stream_heads; ++i) {
+                assert_int_equal(world.schedule.list_of_head[lists[l].heads[2 * i]], l);
+                assert_int_equal(lists[l].heads[2 * i + 1] - lists[l].heads[2 * i], pair_heads);
+            }
+            for (int i = 0; i < lists[l].item_count; ++i) {
+                assert_true(lists[l].items[i].key_tiles >= 1);
+                assert_true((lists[l].items[i].row[0] >= 0) &&
+                            (lists[l].items[i].row[0] < world.params.tokens));
+            }
+        }
+        assert_int_equal(steps[s].unit_count, units);
+        assert_int_equal(heads, world.problem.heads_q);
+    }
+    free(image.data);
+    free(steps);
+    close_world(&world);
+}
+
+static void test_lists(void **state)
+{
+    (void)state;
+    check_lists("dense", 1);
+    check_lists("local(window=256)", 0);
+    check_lists("0-2@dense;3-7@local(window=128)", 0);
+    check_lists("0-3@local(window=64);4-7@strided(stride=3)", 1);
+    check_lists("random(density=0.3)", 0);
+}
+
+/* Where a row of the chunk of step 0 lies in the shard, [n, Hk]. */
+static int64_t row_of_chunk(const world_t *world, int64_t row)
+{
+    const bsattn_schedule_t *schedule = &world->schedule;
+    const bsattn_chunk_head_t *heads = schedule->steps[0].heads;
+    int head = 0;
+    int c;
+
+    while (row >= heads[head].token_first + heads[head].token_count) {
+        ++head;
+    }
+    row -= heads[head].token_first;
+    c = schedule->kv_class_of_head[head];
+    for (size_t r = schedule->own_first[c]; r < schedule->own_first[c + 1]; ++r) {
+        if (row < schedule->own[r].count) {
+            return (schedule->own[r].first + row) * world->problem.heads_kv + head;
+        }
+        row -= schedule->own[r].count;
+    }
+    fail();
+    return -1;
+}
+
+/* The copies bring the rows of the chunk, or of a shard read in place what goes on, in order. */
+static void check_copies(const char *pattern, bool in_place)
+{
+    bsattn_image_t image = {.data = NULL};
+    const bsattn_row_copy_t *copies;
+    int64_t row_bytes;
+    int64_t rows = 0;
+    int64_t count;
+    size_t offset;
+    world_t world;
+
+    open_world(&world, pattern, 3000);
+    row_bytes = (int64_t)bsattn_problem_row_bytes(&world.problem);
+    assert_int_equal(bsattn_lists_in_place(&world.params), in_place);
+    assert_int_equal(bsattn_lists_add_copies(&world.params, &image, &offset, &count), 0);
+    copies = (const bsattn_row_copy_t *)(image.data + offset);
+    for (int64_t i = 0; i < count; ++i) {
+        assert_true((copies[i].rows >= 1) && (copies[i].rows <= BSATTN_ROW_COPY_MAX));
+        assert_int_equal(copies[i].to, rows * row_bytes);
+        for (int64_t r = 0; r < copies[i].rows; ++r, ++rows) {
+            int64_t from = copies[i].from / row_bytes + r * world.problem.heads_kv;
+            int64_t at = rows; /* in the chunk */
+            if (in_place) {
+                const bsattn_token_run_t *run = world.schedule.steps[0].forward;
+                for (; at >= run->count; ++run) {
+                    at -= run->count;
+                }
+                at += run->first;
+            }
+            assert_int_equal(from, row_of_chunk(&world, at));
+        }
+    }
+    assert_int_equal(rows, in_place ? world.schedule.steps[0].forward_tokens
+                                    : world.schedule.steps[0].tokens_kv);
+    free(image.data);
+    close_world(&world);
+}
+
+static void test_copies(void **state)
+{
+    (void)state;
+    check_copies("local(window=256)", true);
+    check_copies("dense", true);
+    check_copies("0-3@dense;4-7@local(window=384)", true);
+    check_copies("strided(stride=8)", true);
+    check_copies("sink(tokens=1500)", false);
+    check_copies("0-3@dense;4-7@sink(tokens=1300)", false);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_shape),
+        cmocka_unit_test(test_lists),
+        cmocka_unit_test(test_copies),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
