@@ -163,6 +163,12 @@ __device__ __forceinline__ void load_masked_tile(const KeySource &source, int ma
     }
 }
 
+/* The first teams of all CTAs come first: few units spread over all multiprocessors. */
+__device__ __forceinline__ int64_t first_unit(int team)
+{
+    return (int64_t)team * gridDim.x + blockIdx.x;
+}
+
 /* Hands units to a team. */
 template <class C> struct Fetcher {
     const Arguments &arguments;
@@ -207,7 +213,7 @@ template <class C>
 __device__ void fetch_units(const Arguments &arguments, Shared<C> &shared, int team)
 {
     Fetcher<C> fetcher = {arguments, shared};
-    bool more = fetcher.publish((int64_t)blockIdx.x * C::TEAMS + team);
+    bool more = fetcher.publish(first_unit(team));
 
     while (more) {
         fetcher.wait_for_slot(); /* a team holds one unit in reserve, not two */
@@ -319,7 +325,7 @@ __device__ void load_units(const Arguments &arguments, Shared<C> &shared, int te
     Turn<2> turn;
 
     if (!C::FETCHER) {
-        (void)loader.fetcher.publish((int64_t)blockIdx.x * C::TEAMS + team);
+        (void)loader.fetcher.publish(first_unit(team));
     }
     for (;;) {
         const Slot &slot = shared.slots[turn.index];
@@ -1000,8 +1006,8 @@ template <class C> int launch(const bsattn_attend_cuda_params_t *params, cudaStr
         }
         multiprocessors = count;
     }
-    int64_t ctas = (params->unit_count + C::TEAMS - 1) / C::TEAMS;
-    unsigned grid = (unsigned)((ctas < multiprocessors) ? ctas : multiprocessors);
+    unsigned grid = (unsigned)((params->unit_count < multiprocessors) ? params->unit_count
+                                                                      : multiprocessors);
     attend_kernel<C><<<grid, C::THREADS, C::TEAMS * sizeof(Shared<C>), stream>>>(arguments);
     return cudaGetLastError();
 }
