@@ -572,7 +572,7 @@ __device__ __forceinline__ void Worker<C>::softmax(const Scores &s, Weights &p)
                 float x1 = exp2_approx(fmaf(s[b][i][2 * h + 1], scale_log2, -base));
                 sum0 += x0;
                 sum1 += x1;
-                p[b][i / 2][2 * (i % 2) + h] = Half<T>::pack(x0, x1);
+                p[b][i / 2][2 * (i % 2) + h] = pack<T>(x0, x1);
             }
             l[b][h] = fmaf(l[b][h], factor[h], sum0 + sum1);
         }
@@ -805,7 +805,7 @@ __device__ __forceinline__ void Worker<C>::write_result(const Slot &slot, int ba
         uint32_t words[4];
 #pragma unroll
         for (int k = 0; k < 4; ++k) {
-            words[k] = Half<T>::pack(o[band][i + k][2 * h] * inverse,
+            words[k] = pack<T>(o[band][i + k][2 * h] * inverse,
                                      o[band][i + k][2 * h + 1] * inverse);
         }
         uint4 chunk = quad_transpose(words, lane % 4);

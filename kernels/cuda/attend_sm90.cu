@@ -346,42 +346,6 @@ __device__ void load_units(const Arguments &arguments, Shared<C> &shared, int te
 
 /* --------------------------------------------------------------------------------------- computing */
 
-template <typename T> __device__ __forceinline__ uint32_t pack(float low, float high);
-
-template <> __device__ __forceinline__ uint32_t pack<__nv_bfloat16>(float low, float high)
-{
-    uint32_t packed;
-
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
-    return packed;
-}
-
-template <> __device__ __forceinline__ uint32_t pack<__half>(float low, float high)
-{
-    uint32_t packed;
-
-    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
-    return packed;
-}
-
-/* Every lane of a quad has words[j] of columns 8j + 2 * lane; give lane l all four words of column
- * 8l. */
-__device__ __forceinline__ uint4 quad_transpose(const uint32_t (&words)[4], int lane)
-{
-    bool odd = (lane & 1) != 0;
-    bool high = (lane & 2) != 0;
-    uint32_t x_in = __shfl_xor_sync(~0u, odd ? words[0] : words[1], 1);
-    uint32_t y_in = __shfl_xor_sync(~0u, odd ? words[2] : words[3], 1);
-    uint32_t x0 = odd ? x_in : words[0];
-    uint32_t x1 = odd ? words[1] : x_in;
-    uint32_t y0 = odd ? y_in : words[2];
-    uint32_t y1 = odd ? words[3] : y_in;
-    uint32_t in0 = __shfl_xor_sync(~0u, high ? x0 : y0, 2);
-    uint32_t in1 = __shfl_xor_sync(~0u, high ? x1 : y1, 2);
-
-    return high ? make_uint4(in0, in1, y0, y1) : make_uint4(x0, x1, in0, in1);
-}
-
 /* One warpgroup: its 64 query rows of the unit at hand. Arrays of two are a thread's rows, lane / 4
  * and 8 more. */
 template <class C> struct Consumer {

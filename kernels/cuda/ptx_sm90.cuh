@@ -5,17 +5,11 @@
 #ifndef BSATTN_KERNELS_CUDA_PTX_SM90_CUH
 #define BSATTN_KERNELS_CUDA_PTX_SM90_CUH
 
+#include "kernels/cuda/fragment.cuh"
+
 #include <cuda.h>
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-#include <stdint.h>
 
 namespace bsattn {
-
-__device__ __forceinline__ uint32_t shared_address(const void *pointer)
-{
-    return (uint32_t)__cvta_generic_to_shared(pointer);
-}
 
 /* ------------------------------------------------------------------------------------- mbarriers */
 
@@ -111,14 +105,6 @@ template <int COUNT> __device__ __forceinline__ void registers_grow()
 template <int COUNT> __device__ __forceinline__ void registers_shrink()
 {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(COUNT));
-}
-
-__device__ __forceinline__ float exp2_approx(float x)
-{
-    float y;
-
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
 }
 
 /* ------------------------------------------------------------------------------ warpgroup products */
