@@ -251,6 +251,11 @@ typedef struct bsattn_context_params {
     const char *transport; /**< "auto", "nccl", "ipc", "mpi" or "loop"; NULL is auto */
     const char *backend;   /**< "auto", "cuda" or "cpu"; NULL is auto: cuda if a GPU is visible that
                                 it can use, the same on every rank */
+    const char *bind;      /**< "auto" or "off"; NULL is auto: until the context is destroyed the
+                                process, with all its threads, is bound to cores of its own, near
+                                its GPU if it has one. A binding set by the launcher or by OpenMP
+                                stays; nothing is bound where there are too few cores, nor with
+                                several virtual ranks */
     int virtual_ranks;     /**< ranks of the loop transport, all in this process; 0: 1 */
     int threads;           /**< per rank; 0: OMP_NUM_THREADS if set, else this rank's share of the
                                 cores it may use */

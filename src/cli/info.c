@@ -19,11 +19,12 @@ typedef struct sheet {
     size_t count;
     char host[NAME_SIZE];
     char processor[NAME_SIZE];
-    char cores[TEXT_SIZE];
+    int cores; /* before binding */
+    char placement[TEXT_SIZE];
     char nccl[KEY_SIZE];
     char gpu_keys[GPUS_MAX][KEY_SIZE];
-    char gpu_texts[GPUS_MAX][NAME_SIZE];
-    bsattn_context_info_t context;
+    char gpu_texts[GPUS_MAX][TEXT_SIZE];
+    bsattn_context_info_t info;
 } sheet_t;
 
 static void add_text(sheet_t *sheet, const char *section, const char *key, const char *text)
@@ -40,14 +41,15 @@ static void add_int(sheet_t *sheet, const char *section, const char *key, int64_
         .section = section, .key = key, .kind = BSATTN_CELL_INT, .integer = integer};
 }
 
-/* The GPUs that the backend cuda can use, and what there is to use them. */
-static void fill_gpus(sheet_t *sheet)
+/* The GPUs that the backend cuda can use, and what is near them. */
+static void fill_gpus(sheet_t *sheet, const bsattn_context_t *context)
 {
     int count = bsattn_backend_gpus(NULL, 0);
 
     add_int(sheet, "host", "gpus", count);
     for (int i = 0; (i < count) && (i < GPUS_MAX); ++i) {
         char memory[32];
+        char near[NAME_SIZE];
         bsattn_gpu_t gpu;
         bsattn_strbuf_t buf;
 
@@ -60,6 +62,8 @@ static void fill_gpus(sheet_t *sheet)
         bsattn_strbuf_add(&buf, "%s, sm_%d, %s, %s", gpu.name, gpu.capability,
                           bsattn_text_bytes(memory, sizeof(memory), (double)gpu.memory_bytes),
                           gpu.pci);
+        bsattn_place_near_text(context->machine, gpu.pci, near, sizeof(near));
+        bsattn_strbuf_add(&buf, "%s%s", (near[0] != '\0') ? ", near it " : "", near);
         add_text(sheet, "host", sheet->gpu_keys[i], sheet->gpu_texts[i]);
     }
 }
@@ -77,13 +81,15 @@ static void fill_libraries(sheet_t *sheet)
     add_text(sheet, "build", "hwloc", bsattn_place_library());
 }
 
-static void fill(sheet_t *sheet)
+static void fill(sheet_t *sheet, const bsattn_context_t *context)
 {
     int64_t available = bsattn_host_memory_available();
+    int rank = sheet->info.first_rank;
 
     bsattn_host_name(sheet->host, sizeof(sheet->host));
     bsattn_host_processor(sheet->processor, sizeof(sheet->processor));
-    bsattn_host_cores_text(sheet->cores, sizeof(sheet->cores));
+    bsattn_place_decided_text(&context->places[rank], &context->cores, sheet->placement,
+                              sizeof(sheet->placement));
     add_int(sheet, "", "schema", 1);
     add_text(sheet, "", "tool", "bsattn_ring");
     add_text(sheet, "", "version", bsattn_version());
@@ -95,18 +101,20 @@ static void fill(sheet_t *sheet)
     add_text(sheet, "build", "source", bsattn_build_source());
     add_text(sheet, "host", "name", sheet->host);
     add_text(sheet, "host", "processor", sheet->processor);
-    add_int(sheet, "host", "cores", bsattn_host_cores());
-    add_text(sheet, "host", "cpus", sheet->cores);
+    add_int(sheet, "host", "cores", sheet->cores);
+    add_text(sheet, "host", "cpus", context->seats[rank].cpus);
     add_int(sheet, "host", "memory_available", (available == INT64_MAX) ? -1 : available);
-    fill_gpus(sheet);
+    fill_gpus(sheet, context);
     add_text(sheet, "job", "launcher", bsattn_launch_name(getenv));
     add_int(sheet, "job", "ranks_launched", bsattn_launch_size(getenv));
-    add_text(sheet, "auto", "transport", sheet->context.transport);
-    add_text(sheet, "auto", "transport_reason", sheet->context.transport_reason);
-    add_text(sheet, "auto", "backend", sheet->context.backend);
-    add_text(sheet, "auto", "backend_reason", sheet->context.backend_reason);
-    add_text(sheet, "auto", "backend_variant", sheet->context.backend_variant);
-    add_int(sheet, "auto", "threads", sheet->context.threads);
+    add_text(sheet, "auto", "transport", sheet->info.transport);
+    add_text(sheet, "auto", "transport_reason", sheet->info.transport_reason);
+    add_text(sheet, "auto", "backend", sheet->info.backend);
+    add_text(sheet, "auto", "backend_reason", sheet->info.backend_reason);
+    add_text(sheet, "auto", "backend_variant", sheet->info.backend_variant);
+    add_text(sheet, "auto", "placement", sheet->placement);
+    add_text(sheet, "auto", "cpus", context->cores.cpus);
+    add_int(sheet, "auto", "threads", sheet->info.threads);
 }
 
 static void print_sheet(const sheet_t *sheet, bool commentary, FILE *file)
@@ -150,12 +158,12 @@ bsattn_status_t bsattn_verb_info(const bsattn_cli_t *cli)
     bsattn_context_t *context;
     bsattn_reports_t reports;
     bsattn_status_t status;
-    sheet_t sheet = {.count = 0};
+    sheet_t sheet = {.cores = bsattn_host_cores()};
 
     params.virtual_ranks = 0;
     BSATTN_TRY(bsattn_context_create(&params, &context));
-    bsattn_context_info(context, &sheet.context);
-    fill(&sheet);
+    bsattn_context_info(context, &sheet.info);
+    fill(&sheet, context);
     status = bsattn_reports_open(cli, &reports);
     if ((status == BSATTN_OK) && (reports.table != NULL)) {
         status = tell(&sheet, &reports);

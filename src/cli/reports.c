@@ -3,10 +3,13 @@
 
 #include "report/csv.h"
 #include "report/json.h"
+#include "ring/context.h"
 
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+
+enum { WARNING_SIZE = 256 };
 
 static bool is_standard_output(const char *path)
 {
@@ -68,6 +71,17 @@ void bsattn_reports_close(bsattn_reports_t *reports)
     bsattn_report_file_close(reports->json);
     bsattn_report_file_close(reports->csv);
     *reports = (bsattn_reports_t){0};
+}
+
+void bsattn_warn_of_places(const bsattn_cli_t *cli, const bsattn_context_t *context)
+{
+    char warning[WARNING_SIZE];
+
+    if (cli->speaks && !bsattn_options_flag(cli->options, BSATTN_OPTION_QUIET) &&
+        bsattn_place_warning(context->seats, context->places, context->transport->ranks, warning,
+                             sizeof(warning))) {
+        (void)fprintf(stderr, "bsattn_ring: warning: %s\n", warning);
+    }
 }
 
 void bsattn_progress(const bsattn_cli_t *cli, const char *format, ...)

@@ -26,6 +26,10 @@ bsattn_status_t bsattn_reports_add(bsattn_reports_t *reports, const bsattn_recor
 
 void bsattn_reports_close(bsattn_reports_t *reports);
 
+/** Warn, on standard error, of the first thing that is wrong with where the ranks of a context are:
+ *  not with --quiet, and where this process speaks. */
+void bsattn_warn_of_places(const bsattn_cli_t *cli, const bsattn_context_t *context);
+
 /** Say what is being done, on standard error: with --verbose, not with --quiet, and where this
  *  process speaks. */
 void bsattn_progress(const bsattn_cli_t *cli, const char *format, ...)

@@ -132,6 +132,7 @@ bsattn_context_params_t bsattn_resolve_context(const bsattn_options_t *options,
     params.mpi_comm = job->comm;
     params.transport = bsattn_options_text(options, BSATTN_OPTION_TRANSPORT);
     params.backend = bsattn_options_text(options, BSATTN_OPTION_BACKEND);
+    params.bind = bsattn_options_text(options, BSATTN_OPTION_BIND);
     params.virtual_ranks = (int)bsattn_options_int(options, BSATTN_OPTION_RANKS);
     params.threads = (int)bsattn_options_int(options, BSATTN_OPTION_THREADS);
     params.timeout_s = bsattn_options_real(options, BSATTN_OPTION_TIMEOUT);

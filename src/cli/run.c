@@ -80,7 +80,9 @@ static bsattn_status_t make_context(run_t *run)
 {
     bsattn_context_params_t params = bsattn_resolve_context(run->options, &run->cli->job);
 
-    return bsattn_context_create(&params, &run->context);
+    BSATTN_TRY(bsattn_context_create(&params, &run->context));
+    bsattn_warn_of_places(run->cli, run->context);
+    return BSATTN_OK;
 }
 
 static bsattn_status_t make_pattern(run_t *run)

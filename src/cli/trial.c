@@ -166,17 +166,18 @@ static bsattn_status_t load_all(bsattn_trial_t *trial)
 static void fill_placement(const bsattn_trial_t *trial, bsattn_placement_t *place)
 {
     const bsattn_place_choice_t *choice = &trial->context->places[trial->info.first_rank];
+    const bsattn_place_cores_t *cores = &trial->context->cores;
 
     bsattn_host_name(place->host, sizeof(place->host));
-    bsattn_host_cores_text(place->cpus, sizeof(place->cpus));
+    (void)bsattn_text_copy(place->cpus, sizeof(place->cpus), cores->cpus);
+    (void)bsattn_text_copy(place->nic, sizeof(place->nic), cores->nic);
+    bsattn_place_decided_text(choice, cores, place->decided, sizeof(place->decided));
     if (trial->info.device[0] == '\0') {
         bsattn_host_processor(place->device, sizeof(place->device));
-        (void)bsattn_text_copy(place->decided, sizeof(place->decided), "as launched");
         return;
     }
     (void)bsattn_text_copy(place->device, sizeof(place->device), trial->info.device);
     (void)bsattn_text_copy(place->pci, sizeof(place->pci), trial->info.device_pci);
-    bsattn_place_decided_text(choice, NULL, place->decided, sizeof(place->decided));
 }
 
 static bsattn_status_t gather_placement(bsattn_trial_t *trial)

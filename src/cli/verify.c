@@ -158,7 +158,9 @@ static bsattn_status_t open_shared(verify_t *verify)
     if ((verify->cli->job.size == 1) && (strcmp(transport, "mpi") != 0)) {
         return BSATTN_OK;
     }
-    return bsattn_context_create(&params, &verify->shared);
+    BSATTN_TRY(bsattn_context_create(&params, &verify->shared));
+    bsattn_warn_of_places(verify->cli, verify->shared);
+    return BSATTN_OK;
 }
 
 static bsattn_status_t do_problems(verify_t *verify)

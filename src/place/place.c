@@ -5,6 +5,7 @@
 #include "base/text.h"
 
 #include <ctype.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -377,6 +378,17 @@ bool bsattn_place_warning(const bsattn_place_seat_t *seats, const bsattn_place_c
             return true;
         }
     }
+    for (int rank = 0; rank < ranks; ++rank) {
+        if ((choices[rank].device >= 0) && seats[rank].bound &&
+            (strpbrk(seats[rank].cpus, ",-") == NULL)) {
+            bsattn_strbuf_add(&buf,
+                              "rank %d has a GPU and is bound to core %s alone, which threads of "
+                              "MPI, CUDA and NCCL need too; start it with more cores, or unbound "
+                              "(mpirun --bind-to none, srun --cpu-bind=none)",
+                              rank, seats[rank].cpus);
+            return true;
+        }
+    }
     return false;
 }
 
@@ -386,50 +398,5 @@ void bsattn_place_decided_text(const bsattn_place_choice_t *choice,
     bsattn_strbuf_t buf;
 
     bsattn_strbuf_init(&buf, out, size);
-    bsattn_strbuf_add(&buf, "%s", choice->decided);
-    if ((cores != NULL) && (cores->decided[0] != '\0')) {
-        bsattn_strbuf_add(&buf, "; %s", cores->decided);
-    }
-}
-
-static int wider(int width, const char *text)
-{
-    int length = (int)strlen(text);
-
-    return (length > width) ? length : width;
-}
-
-static const char *or_dash(const char *text)
-{
-    return (text[0] != '\0') ? text : "-";
-}
-
-void bsattn_place_text(const bsattn_place_seat_t *seats, const bsattn_place_choice_t *choices,
-                       const bsattn_place_cores_t *cores, int ranks, const char *prefix, FILE *file)
-{
-    int host_width = (int)strlen("host");
-    int cpus_width = (int)strlen("cores");
-    int nic_width = (int)strlen("nic");
-
-    for (int rank = 0; rank < ranks; ++rank) {
-        host_width = wider(host_width, seats[rank].host);
-        cpus_width = wider(cpus_width, (cores != NULL) ? cores[rank].cpus : seats[rank].cpus);
-        nic_width = wider(nic_width, (cores != NULL) ? cores[rank].nic : "");
-    }
-    (void)fprintf(file, "%s%5s  %-*s  %3s  %-12s  %-*s  %-*s  %s\n", prefix, "rank", host_width,
-                  "host", "gpu", "pci", cpus_width, "cores", nic_width, "nic", "decided");
-    for (int rank = 0; rank < ranks; ++rank) {
-        const bsattn_place_cores_t *of_rank = (cores != NULL) ? &cores[rank] : NULL;
-        char gpu[16] = "-";
-        char decided[2 * BSATTN_PLACE_TEXT_SIZE];
-
-        if (choices[rank].device >= 0) {
-            (void)snprintf(gpu, sizeof(gpu), "%d", choices[rank].device);
-        }
-        bsattn_place_decided_text(&choices[rank], of_rank, decided, sizeof(decided));
-        (void)fprintf(file, "%s%5d  %-*s  %3s  %-12s  %-*s  %-*s  %s\n", prefix, rank, host_width,
-                      seats[rank].host, gpu, or_dash(choices[rank].pci), cpus_width,
-                      or_dash((of_rank != NULL) ? of_rank->cpus : seats[rank].cpus), nic_width,
-                      or_dash((of_rank != NULL) ? of_rank->nic : ""), decided);
-    }
+    bsattn_strbuf_add(&buf, "%s; %s", choice->decided, cores->decided);
 }

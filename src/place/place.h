@@ -6,7 +6,8 @@
  * In order: every rank fills a seat (bsattn_place_seat_init(), one bsattn_place_seat_add_device()
  * for each GPU that it sees, bsattn_place_machine_look()), the caller gathers the seats, every rank
  * decides for all of them (bsattn_place_decide()), and then looks for its own cores
- * (bsattn_place_cores()) and takes them (bsattn_place_bind()).
+ * (bsattn_place_cores()), takes them (bsattn_place_bind()) and in the end gives them back
+ * (bsattn_place_unbind()).
  *
  * Seats, choices and cores are plain data that may travel between ranks as bytes; all texts in them
  * are terminated, and cut where they do not fit.
@@ -18,7 +19,6 @@
 
 #include <stdbool.h>
 #include <stddef.h>
-#include <stdio.h>
 
 enum {
     BSATTN_PLACE_DEVICES_MAX = 16, /**< visible GPUs of a rank; more are not looked at */
@@ -45,6 +45,7 @@ typedef struct bsattn_place_seat {
     char visible[BSATTN_PLACE_NAME_SIZE]; /**< CUDA_VISIBLE_DEVICES, "" if not set */
     char cpus[BSATTN_PLACE_CPUS_SIZE];    /**< cores the process may use, "0-7,16-23" */
     int launcher_rank;                    /**< its local rank by the launcher, -1: not told */
+    int threads;                          /**< that it was asked to have; 0: one for each core */
     bool bound;                           /**< to fewer cores than its host would let it use */
     bool openmp_binds;                    /**< OMP_PROC_BIND or the like is set */
     int device_count;                     /**< visible GPUs; 0 where the backend wants none */
@@ -77,7 +78,7 @@ typedef struct bsattn_place_machine bsattn_place_machine_t;
 /* ------------------------------------------------------------------------------------ decisions */
 
 /** Fill a seat with what the process knows of itself: host, cores, environment. No GPUs yet, not
- *  bound.
+ *  bound, no threads asked for.
  *  @param lookup  getenv() or what stands for it */
 void bsattn_place_seat_init(bsattn_place_seat_t *seat, char *(*lookup)(const char *name));
 
@@ -104,20 +105,14 @@ bool bsattn_place_same_host(const bsattn_place_seat_t *a, const bsattn_place_sea
 void bsattn_place_cpus_text(const int *cpus, size_t count, char *out, size_t size);
 
 /** Write the first thing that a user should know to be wrong, "" if there is none: ranks that share
- *  a GPU. @return whether there is one */
+ *  a GPU, or a rank with a GPU that the launcher has bound to a single core.
+ *  @return whether there is one */
 bool bsattn_place_warning(const bsattn_place_seat_t *seats, const bsattn_place_choice_t *choices,
                           int ranks, char *out, size_t size);
 
-/** Write both decisions as one text, "local rank 2 of 4, 8 visible GPUs; 4 cores near the GPU".
- *  @param cores  NULL: of the GPU alone */
+/** Write both decisions as one text, "local rank 2 of 4, 8 visible GPUs; 4 cores near the GPU". */
 void bsattn_place_decided_text(const bsattn_place_choice_t *choice,
                                const bsattn_place_cores_t *cores, char *out, size_t size);
-
-/** Print a table, a line for each rank after one of names, each begun by a prefix such as "# ".
- *  @param cores  [ranks], or NULL: the cores as launched, no network devices */
-void bsattn_place_text(const bsattn_place_seat_t *seats, const bsattn_place_choice_t *choices,
-                       const bsattn_place_cores_t *cores, int ranks, const char *prefix,
-                       FILE *file);
 
 /* -------------------------------------------------------------------------------------- machine */
 
@@ -140,9 +135,15 @@ void bsattn_place_machine_close(bsattn_place_machine_t *machine);
 void bsattn_place_machine_look(bsattn_place_machine_t *machine, const char *cpus,
                                bsattn_place_seat_t *seat);
 
+/** Write what is near a GPU, e.g. "cores 0-31, NIC mlx5_0"; "" if nothing is known of it. */
+void bsattn_place_near_text(const bsattn_place_machine_t *machine, const char *pci, char *out,
+                            size_t size);
+
 /** Find the cores of a rank of this machine: those near its GPU, or without a GPU all that the
  *  process may use, evenly divided in whole cores among the ranks that have the same ones to
- *  choose from. A binding that somebody else has set stays. Changes nothing yet.
+ *  choose from. A binding that somebody else has set stays. So do the cores where there is less
+ *  than one for each rank, than one for each thread asked for, or than two for a rank with a GPU:
+ *  the libraries' threads need one beside it. Changes nothing yet.
  *  @param seats    [ranks]
  *  @param choices  [ranks]
  *  @param bind     "auto" or NULL; "off": leave the cores alone */
@@ -150,9 +151,14 @@ void bsattn_place_cores(bsattn_place_machine_t *machine, const bsattn_place_seat
                         const bsattn_place_choice_t *choices, int ranks, int rank, const char *bind,
                         bsattn_place_cores_t *cores_p);
 
-/** Bind the process to what bsattn_place_cores() last found on this machine, if it is to change;
- *  threads started later inherit it. For a process of one rank, before its OpenMP threads start.
- *  If the system refuses, *cores says so in `decided` and keeps what it has: not an error. */
+/** Bind the process, all threads of it, to what bsattn_place_cores() last found on this machine, if
+ *  it is to change; threads started later inherit it. For a process of one rank, before its OpenMP
+ *  threads start. If the system refuses, *cores says so in `decided` and keeps what it has: not an
+ *  error. */
 void bsattn_place_bind(bsattn_place_machine_t *machine, bsattn_place_cores_t *cores);
+
+/** Give the process the cores that it had before bsattn_place_bind(), if that changed them.
+ *  @param machine  NULL: nothing was bound */
+void bsattn_place_unbind(bsattn_place_machine_t *machine, const bsattn_place_cores_t *cores);
 
 #endif

@@ -5,6 +5,7 @@
 #include "base/host.h"
 #include "base/text.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -38,7 +39,8 @@ static void start_cores(const bsattn_place_seat_t *seat, bsattn_place_cores_t *c
 #include <errno.h>
 #include <hwloc.h>
 
-enum { CPUS_MAX = 8192, LIBRARY_SIZE = 32 };
+/* A rank with a GPU needs a core for the threads of MPI, CUDA and NCCL beside its own. */
+enum { CPUS_MAX = 8192, LIBRARY_SIZE = 32, CORES_WITH_GPU = 2 };
 
 struct bsattn_place_machine {
     hwloc_topology_t topology;
@@ -261,6 +263,26 @@ static void find_nic(const bsattn_place_machine_t *machine, const char *pci,
     cores_p->nic_far = steps > steps_to_common(gpu, home);
 }
 
+void bsattn_place_near_text(const bsattn_place_machine_t *machine, const char *pci, char *out,
+                            size_t size)
+{
+    hwloc_const_bitmap_t home = cores_of_device(machine, pci);
+    bsattn_place_cores_t near = {.nic = ""};
+    bsattn_strbuf_t buf;
+
+    bsattn_strbuf_init(&buf, out, size);
+    if (home == NULL) {
+        return;
+    }
+    set_text(home, near.cpus, sizeof(near.cpus));
+    find_nic(machine, pci, &near);
+    bsattn_strbuf_add(&buf, "cores %s", near.cpus);
+    if (near.nic[0] != '\0') {
+        bsattn_strbuf_add(&buf, ", NIC %s%s", near.nic,
+                          near.nic_far ? " (at another NUMA node)" : "");
+    }
+}
+
 /* ---------------------------------------------------------------------------------------- cores */
 
 /* What a rank chooses from: of the process's cores those near its GPU, if there are any.
@@ -331,12 +353,19 @@ static void divide(bsattn_place_machine_t *machine, const bsattn_place_seat_t *s
     int count = add_cores(machine, 0, 0);
     int begin = (int)((int64_t)count * place / sharers);
     int end = (int)((int64_t)count * (place + 1) / sharers);
+    int needed = (choices[rank].device >= 0) ? CORES_WITH_GPU : 1;
+    int threads = seats[rank].threads;
+    bool narrow = hwloc_bitmap_weight(machine->base) / sharers < threads;
     bsattn_strbuf_t buf;
 
     bsattn_strbuf_init(&buf, cores_p->decided, sizeof(cores_p->decided));
-    if (count < sharers) {
-        bsattn_strbuf_add(&buf, "cores not divided: %d ranks, %d core%s", sharers, count,
-                          (count == 1) ? "" : "s");
+    if (narrow || (count / sharers < needed)) {
+        bsattn_strbuf_add(&buf, "cores not bound: %d rank%s", sharers, (sharers == 1) ? "" : "s");
+        if (narrow && (threads > 1)) {
+            bsattn_strbuf_add(&buf, " of %d threads", threads);
+        }
+        bsattn_strbuf_add(&buf, ", %d core%s%s", count, (count == 1) ? "" : "s",
+                          near ? " near the GPU" : "");
         return;
     }
     (void)add_cores(machine, begin, end);
@@ -384,6 +413,13 @@ void bsattn_place_bind(bsattn_place_machine_t *machine, bsattn_place_cores_t *co
         (void)snprintf(cores->decided, sizeof(cores->decided), "cores not bound: %s", error);
         bsattn_host_cores_text(cores->cpus, sizeof(cores->cpus));
         cores->change = false;
+    }
+}
+
+void bsattn_place_unbind(bsattn_place_machine_t *machine, const bsattn_place_cores_t *cores)
+{
+    if ((machine != NULL) && cores->change) {
+        (void)hwloc_set_cpubind(machine->topology, machine->process, HWLOC_CPUBIND_PROCESS);
     }
 }
 
@@ -442,7 +478,21 @@ void bsattn_place_cores(bsattn_place_machine_t *machine, const bsattn_place_seat
     }
 }
 
+void bsattn_place_near_text(const bsattn_place_machine_t *machine, const char *pci, char *out,
+                            size_t size)
+{
+    (void)machine;
+    (void)pci;
+    (void)bsattn_text_copy(out, size, "");
+}
+
 void bsattn_place_bind(bsattn_place_machine_t *machine, bsattn_place_cores_t *cores)
+{
+    (void)machine;
+    (void)cores;
+}
+
+void bsattn_place_unbind(bsattn_place_machine_t *machine, const bsattn_place_cores_t *cores)
 {
     (void)machine;
     (void)cores;

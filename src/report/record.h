@@ -12,7 +12,7 @@
 #include "base/stats.h"
 #include "bsattn.h"
 
-enum { BSATTN_RECORD_NAME_SIZE = 64, BSATTN_RECORD_CPUS_SIZE = 128 };
+enum { BSATTN_RECORD_NAME_SIZE = 64, BSATTN_RECORD_CPUS_SIZE = 512, BSATTN_RECORD_TEXT_SIZE = 192 };
 
 /** Where a rank runs. Travels between ranks as bytes. */
 typedef struct bsattn_placement {
@@ -20,7 +20,8 @@ typedef struct bsattn_placement {
     char device[BSATTN_RECORD_NAME_SIZE];  /**< processor or GPU model */
     char pci[16];                          /**< "" for CPU ranks */
     char cpus[BSATTN_RECORD_CPUS_SIZE];    /**< cores it may use, e.g. "0-3" */
-    char decided[BSATTN_RECORD_NAME_SIZE]; /**< who decided so, e.g. "as launched" */
+    char nic[BSATTN_RECORD_NAME_SIZE];     /**< network device nearest to its GPU; "": none known */
+    char decided[BSATTN_RECORD_TEXT_SIZE]; /**< why, e.g. "local rank 0 of 4; 2 cores" */
 } bsattn_placement_t;
 
 /** What one rank measured, times as medians over the timed iterations. Travels between ranks as

@@ -161,6 +161,9 @@ static void print_ranks(const bsattn_record_t *record, FILE *file)
     if (record->placement == NULL) {
         return;
     }
+    if ((record->ranks > 1) || (record->placement[0].pci[0] != '\0')) {
+        (void)fprintf(file, "# placement  rank 0: %s\n", record->placement[0].decided);
+    }
     (void)fprintf(file, "# %6s  %-16s %-12s %s\n", "rank", "host", "cpus", "device");
     for (int rank = 0; rank < record->ranks; ++rank) {
         const bsattn_placement_t *place = &record->placement[rank];

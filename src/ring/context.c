@@ -35,6 +35,9 @@ static bsattn_status_t check_params(const bsattn_context_params_t *params)
                            "transport '%s': must be auto, nccl, ipc, mpi or loop",
                            params->transport);
     }
+    if (!bsattn_text_is_auto(params->bind) && (strcmp(params->bind, "off") != 0)) {
+        return bsattn_fail(BSATTN_ERR_INPUT, "bind '%s': must be auto or off", params->bind);
+    }
     if ((params->virtual_ranks < 0) || (params->threads < 0) || !(params->timeout_s >= 0.0)) {
         return bsattn_fail(BSATTN_ERR_INPUT,
                            "virtual ranks %d, threads %d, timeout %g s: none can be negative",
@@ -91,15 +94,28 @@ static void number_hosts(bsattn_context_t *context)
     }
 }
 
-/* The cores this process may use, shared evenly with the processes that may use the same ones. */
-static int auto_threads(const bsattn_context_t *context)
+/* Threads that the user asks for; 0: none. */
+static int asked_threads(const bsattn_context_params_t *params)
+{
+    if (params->threads > 0) {
+        return params->threads;
+    }
+    return (getenv("OMP_NUM_THREADS") != NULL) ? omp_get_max_threads() : 0;
+}
+
+/* As many as asked for; else the cores this process is bound to, or what it may use, shared evenly
+ * with the processes that may use the same ones. */
+static int decide_threads(const bsattn_context_t *context)
 {
     int mine = context->transport->first_rank;
     int sharers = 1;
     int threads;
 
-    if (getenv("OMP_NUM_THREADS") != NULL) {
-        return omp_get_max_threads();
+    if (context->seats[mine].threads > 0) {
+        return context->seats[mine].threads;
+    }
+    if (context->cores.change) {
+        return bsattn_host_cores();
     }
     for (int rank = 0; rank < context->transport->ranks; ++rank) {
         bool same = (context->host_of_rank[rank] == context->host_of_rank[mine]) &&
@@ -112,23 +128,23 @@ static int auto_threads(const bsattn_context_t *context)
 }
 
 /* What this process knows of itself. */
-static bsattn_status_t fill_seat(const bsattn_context_t *context, bsattn_place_seat_t *seat)
+static bsattn_status_t fill_seat(bsattn_context_t *context, const bsattn_context_params_t *params,
+                                 bsattn_place_seat_t *seat)
 {
-    bsattn_place_machine_t *machine = NULL;
     int gpus = context->choice.cuda ? bsattn_backend_gpus(NULL, 0) : 0;
 
     bsattn_place_seat_init(seat, getenv);
-    if (gpus == 0) {
-        return BSATTN_OK;
+    seat->threads = asked_threads(params);
+    if ((gpus == 0) && (context->transport->local_count > 1)) {
+        return BSATTN_OK; /* nothing to choose or bind: spare the look at the machine */
     }
     for (int i = 0; i < gpus; ++i) {
         bsattn_gpu_t gpu;
         BSATTN_TRY(bsattn_backend_gpu(i, &gpu));
         bsattn_place_seat_add_device(seat, gpu.pci, gpu.uuid);
     }
-    BSATTN_TRY(bsattn_place_machine_open(NULL, &machine));
-    bsattn_place_machine_look(machine, NULL, seat);
-    bsattn_place_machine_close(machine);
+    BSATTN_TRY(bsattn_place_machine_open(NULL, &context->machine));
+    bsattn_place_machine_look(context->machine, NULL, seat);
     return BSATTN_OK;
 }
 
@@ -147,6 +163,23 @@ static bsattn_status_t decide_places(bsattn_context_t *context)
     return BSATTN_OK;
 }
 
+/* Take the cores of this process's rank. Virtual ranks take turns on all that the process has. */
+static void take_cores(bsattn_context_t *context, const char *bind)
+{
+    bsattn_place_cores_t *cores = &context->cores;
+    int mine = context->transport->first_rank;
+
+    if (context->transport->local_count > 1) {
+        (void)bsattn_text_copy(cores->cpus, sizeof(cores->cpus), context->seats[mine].cpus);
+        (void)bsattn_text_copy(cores->decided, sizeof(cores->decided),
+                               "cores as launched: virtual ranks of one process");
+        return;
+    }
+    bsattn_place_cores(context->machine, context->seats, context->places,
+                       context->transport->ranks, mine, bind, cores);
+    bsattn_place_bind(context->machine, cores);
+}
+
 static bsattn_status_t alloc_places(bsattn_context_t *context)
 {
     size_t ranks = (size_t)context->transport->ranks;
@@ -160,7 +193,8 @@ static bsattn_status_t alloc_places(bsattn_context_t *context)
     return BSATTN_OK;
 }
 
-static bsattn_status_t take_seats(bsattn_context_t *context)
+static bsattn_status_t take_seats(bsattn_context_t *context,
+                                  const bsattn_context_params_t *params)
 {
     size_t local_count = (size_t)context->transport->local_count;
     bsattn_place_seat_t *mine = calloc(local_count, sizeof(*mine));
@@ -170,7 +204,7 @@ static bsattn_status_t take_seats(bsattn_context_t *context)
         status = bsattn_fail(BSATTN_ERR_MEMORY, "no memory for the seat of a rank");
     }
     if ((status == BSATTN_OK) && (mine != NULL)) {
-        status = fill_seat(context, &mine[0]);
+        status = fill_seat(context, params, &mine[0]);
         for (size_t i = 1; i < local_count; ++i) {
             mine[i] = mine[0];
         }
@@ -182,7 +216,9 @@ static bsattn_status_t take_seats(bsattn_context_t *context)
     free(mine);
     BSATTN_TRY(status);
     number_hosts(context);
-    return bsattn_context_agree(context, decide_places(context));
+    BSATTN_TRY(bsattn_context_agree(context, decide_places(context)));
+    take_cores(context, params->bind);
+    return BSATTN_OK;
 }
 
 bool bsattn_context_same_memory(const bsattn_context_t *context, int rank, int other)
@@ -376,8 +412,8 @@ static bsattn_status_t open_context(bsattn_context_t *context,
     }
     BSATTN_TRY(open_first_transport(context, params, status));
     BSATTN_TRY(bsattn_context_agree(context, check_ranks(context, params->virtual_ranks)));
-    BSATTN_TRY(take_seats(context));
-    context->threads = (params->threads > 0) ? params->threads : auto_threads(context);
+    BSATTN_TRY(take_seats(context, params));
+    context->threads = decide_threads(context);
     context->timeout_s = params->timeout_s;
     BSATTN_TRY(bsattn_context_agree(context, open_backend(context)));
     return open_transport(context, params);
@@ -412,6 +448,8 @@ void bsattn_context_destroy(bsattn_context_t *context)
     if (context->backend != NULL) {
         context->backend->ops->destroy(context->backend);
     }
+    bsattn_place_unbind(context->machine, &context->cores);
+    bsattn_place_machine_close(context->machine);
     free(context->seats);
     free(context->places);
     free(context->host_of_rank);

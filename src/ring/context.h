@@ -17,6 +17,8 @@ struct bsattn_context {
     char transport_reason[160];
     bsattn_place_seat_t *seats;      /**< [P] */
     bsattn_place_choice_t *places;   /**< [P] */
+    bsattn_place_machine_t *machine; /**< NULL: not looked at, for virtual ranks on CPUs */
+    bsattn_place_cores_t cores;      /**< of this process */
     int *host_of_rank;               /**< [P]: number of the host of each rank */
     int hosts;
 };

@@ -23,7 +23,7 @@ SCHEMA = {
     "check": ["rows", "error_out", "error_lse", "passed"],
     "digest": ["out_sum", "out_abs_sum", "out_hash"],
 }
-PLACEMENT = ["rank", "host", "device", "pci", "cpus", "decided"]
+PLACEMENT = ["rank", "host", "device", "pci", "cpus", "nic", "decided"]
 RANK = ["rank", "time_ms_total", "time_ms_attend", "time_ms_exchange", "time_ms_exposed", "bytes_sent", "bytes_received",
         "memory_device_peak", "memory_host_peak"]
 

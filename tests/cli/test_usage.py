@@ -28,6 +28,7 @@ REFUSED = [
     (["run", "--exchange", "rings"], ["rings", "ring"]),
     (["run", "--transport", "tcp"], ["tcp", "loop"]),
     (["run", "--backend", "tpu"], ["tpu", "cpu"]),
+    (["run", "--bind", "of"], ["bind", "of", "auto, off"]),
     (["run", "--causal=maybe"], ["maybe", "on"]),
     (["run", "--check=-1"], ["-1"]),
     (["run", "--timeout", "nan"], ["nan"]),

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/half.h"
+#include "base/host.h"
 #include "base/philox.h"
 #include "ring/plan.h"
 #include "vote.h"
@@ -301,6 +302,40 @@ static void check_one_bad_rank(const bsattn_context_params_t *params)
     EXPECT(context == NULL, "context set");
 }
 
+/* A context has the cores that it says, and leaves those that were there before it. */
+static void check_binding(const bsattn_context_params_t *params, const char *bind)
+{
+    bsattn_context_params_t bound = *params;
+    bsattn_context_t *context = NULL;
+    char before[BSATTN_PLACE_CPUS_SIZE];
+    char now[BSATTN_PLACE_CPUS_SIZE];
+    bsattn_status_t status;
+
+    bound.bind = bind;
+    bsattn_host_cores_text(before, sizeof(before));
+    status = bsattn_context_create(&bound, &context);
+    EXPECT(status == BSATTN_OK, "%s", bsattn_last_error());
+    if (context == NULL) {
+        return;
+    }
+    bsattn_host_cores_text(now, sizeof(now));
+    EXPECT(strcmp(context->cores.cpus, now) == 0, "cores %s, not %s", now, context->cores.cpus);
+    EXPECT((strcmp(bind, "off") != 0) || (strcmp(now, before) == 0), "cores %s with off", now);
+    bsattn_context_destroy(context);
+    bsattn_host_cores_text(now, sizeof(now));
+    EXPECT(strcmp(now, before) == 0, "cores %s left, %s before", now, before);
+}
+
+static void check_bad_binding(const bsattn_context_params_t *params)
+{
+    bsattn_context_params_t bad = *params;
+    bsattn_context_t *context = NULL;
+
+    bad.bind = "core";
+    EXPECT(bsattn_context_create(&bad, &context) == BSATTN_ERR_INPUT, "context");
+    EXPECT(strstr(bsattn_last_error(), "bind 'core'") != NULL, "%s", bsattn_last_error());
+}
+
 static void check_context(const bsattn_context_params_t *params)
 {
     bsattn_context_t *context = NULL;
@@ -334,6 +369,9 @@ int main(int argc, char **argv)
     params.mpi_comm = &world;
     check_context(&params);
     check_one_bad_rank(&params);
+    check_binding(&params, "auto");
+    check_binding(&params, "off");
+    check_bad_binding(&params);
     params = (bsattn_context_params_t){.transport = "loop", .virtual_ranks = ranks, .threads = 2};
     check_context(&params);
     result = vote("test_ring");

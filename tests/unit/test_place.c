@@ -120,6 +120,31 @@ static void test_more_ranks_than_gpus(void **state)
     assert_string_equal(choices[2].decided, "shared by 3 ranks: 3 ranks, 1 GPU");
 }
 
+/* mpirun binds two ranks to a core each unless told otherwise. */
+static void test_bound_to_one_core(void **state)
+{
+    bsattn_place_seat_t seats[2];
+    bsattn_place_choice_t choices[2];
+    char warning[256];
+
+    (void)state;
+    for (int rank = 0; rank < 2; ++rank) {
+        make_gpu_seat(&seats[rank], "a", rank, 1);
+        seats[rank].bound = true;
+    }
+    decide(seats, 2, choices);
+    assert_false(bsattn_place_warning(seats, choices, 2, warning, sizeof(warning)));
+    (void)bsattn_text_copy(seats[1].cpus, sizeof(seats[1].cpus), "17");
+    assert_true(bsattn_place_warning(seats, choices, 2, warning, sizeof(warning)));
+    assert_non_null(strstr(warning, "rank 1 has a GPU and is bound to core 17 alone"));
+    assert_non_null(strstr(warning, "--cpu-bind=none)")); /* it is whole */
+    make_seat(&seats[1], "a");
+    (void)bsattn_text_copy(seats[1].cpus, sizeof(seats[1].cpus), "17");
+    seats[1].bound = true;
+    decide(seats, 2, choices);
+    assert_false(bsattn_place_warning(seats, choices, 2, warning, sizeof(warning)));
+}
+
 static void test_two_hosts(void **state)
 {
     bsattn_place_seat_t seats[8];
@@ -426,31 +451,6 @@ static void test_cpus_text(void **state)
     assert_string_equal(out, "...");
 }
 
-static void test_table(void **state)
-{
-    bsattn_place_seat_t seats[2];
-    bsattn_place_choice_t choices[2];
-    bsattn_place_cores_t cores[2] = {{.cpus = "0-3,32-35", .nic = "mlx5_0", .decided = "4 cores"}};
-    char text[1024] = "";
-    FILE *file = fmemopen(text, sizeof(text), "w");
-
-    (void)state;
-    assert_non_null(file);
-    make_gpu_seat(&seats[0], "node-1", 0, 1);
-    make_gpu_seat(&seats[1], "b", 0, 0);
-    decide(seats, 2, choices);
-    bsattn_place_text(seats, choices, cores, 2, "# ", file);
-    bsattn_place_text(seats, choices, NULL, 1, "", file);
-    assert_int_equal(fclose(file), 0);
-    assert_string_equal(
-        text,
-        "#  rank  host    gpu  pci           cores      nic     decided\n"
-        "#     0  node-1    0  0000:19:00.0  0-3,32-35  mlx5_0  the only visible GPU; 4 cores\n"
-        "#     1  b         -  -             -          -       local rank 0 of 1\n"
-        " rank  host    gpu  pci           cores  nic  decided\n"
-        "    0  node-1    0  0000:19:00.0  0-63   -    the only visible GPU\n");
-}
-
 /* ------------------------------------------------------------------------------------- machines */
 
 #ifdef BSATTN_HAVE_HWLOC
@@ -610,6 +610,70 @@ static void test_one_gpu(void **state)
     bsattn_place_machine_close(machine);
 }
 
+/* Two cores each, or none of its own. */
+static void test_too_few_cores_for_gpus(void **state)
+{
+    bsattn_place_machine_t *machine = open_machine("one_gpu.xml");
+    bsattn_place_seat_t seats[3];
+    bsattn_place_choice_t choices[3];
+    bsattn_place_cores_t cores[3];
+
+    (void)state;
+    for (int rank = 0; rank < 3; ++rank) {
+        make_seat(&seats[rank], "a");
+        bsattn_place_seat_add_device(&seats[rank], "0000:00:07.0", NULL);
+    }
+    place_all(machine, NULL, seats, 3, choices, cores);
+    for (int rank = 0; rank < 3; ++rank) {
+        assert_string_equal(cores[rank].cpus, "0-7");
+        assert_string_equal(cores[rank].decided, "cores not bound: 3 ranks, 4 cores near the GPU");
+        assert_false(cores[rank].change);
+    }
+    bsattn_place_machine_close(machine);
+}
+
+/* A core, or what the system counts as one, for each thread asked for. */
+static void test_threads(void **state)
+{
+    bsattn_place_machine_t *machine = open_machine("numa:2 core:8 pu:2");
+    bsattn_place_seat_t seats[4];
+    bsattn_place_choice_t choices[4];
+    bsattn_place_cores_t cores[4];
+
+    (void)state;
+    for (int rank = 0; rank < 4; ++rank) {
+        make_seat(&seats[rank], "a");
+        seats[rank].threads = 8;
+    }
+    place_all(machine, NULL, seats, 4, choices, cores);
+    assert_string_equal(cores[3].cpus, "24-31");
+    for (int rank = 0; rank < 4; ++rank) {
+        seats[rank].threads = 9;
+    }
+    place_all(machine, NULL, seats, 4, choices, cores);
+    assert_string_equal(cores[3].cpus, "0-31");
+    assert_string_equal(cores[3].decided, "cores not bound: 4 ranks of 9 threads, 16 cores");
+    assert_false(cores[3].change);
+    bsattn_place_machine_close(machine);
+}
+
+static void test_near_text(void **state)
+{
+    bsattn_place_machine_t *machine = open_machine("two_gpu_far_nic.xml");
+    char text[128];
+
+    (void)state;
+    bsattn_place_near_text(machine, "0000:21:00.0", text, sizeof(text));
+    assert_string_equal(text, "cores 0,2,4,6,8,10,12,14, NIC ens2 (at another NUMA node)");
+    bsattn_place_near_text(machine, "0000:99:00.0", text, sizeof(text));
+    assert_string_equal(text, "");
+    bsattn_place_machine_close(machine);
+    machine = open_machine("two_sockets_8gpu_8nic.xml");
+    bsattn_place_near_text(machine, gpus[5], text, sizeof(text));
+    assert_string_equal(text, "cores 16-31,48-63, NIC mlx5_5");
+    bsattn_place_machine_close(machine);
+}
+
 static void test_far_nic(void **state)
 {
     bsattn_place_machine_t *machine = open_machine("two_gpu_far_nic.xml");
@@ -677,7 +741,7 @@ static void test_cpu_ranks(void **state)
     assert_string_equal(cores[15].decided, "1 core");
     place_all(machine, NULL, seats, 17, choices, cores);
     assert_string_equal(cores[15].cpus, "0-31");
-    assert_string_equal(cores[15].decided, "cores not divided: 17 ranks, 16 cores");
+    assert_string_equal(cores[15].decided, "cores not bound: 17 ranks, 16 cores");
     assert_false(cores[15].change);
     /* Only ranks of one's own host count. */
     for (int rank = 2; rank < 4; ++rank) {
@@ -699,29 +763,34 @@ static void test_sources(void **state)
     assert_non_null(strstr(bsattn_last_error(), "topology '/nowhere/at/all.xml'"));
 }
 
-/* This machine, and the binding that is really set; the last test, for it stays. */
+/* This machine, and the binding that is really set. */
 static void test_this_machine(void **state)
 {
     bsattn_place_machine_t *machine;
     bsattn_place_seat_t seats[2];
     bsattn_place_choice_t choices[2];
     bsattn_place_cores_t cores;
+    char before[BSATTN_PLACE_CPUS_SIZE];
     char now[BSATTN_PLACE_CPUS_SIZE];
 
     (void)state;
+    bsattn_host_cores_text(before, sizeof(before));
     assert_int_equal(bsattn_place_machine_open(NULL, &machine), BSATTN_OK);
     for (int rank = 0; rank < 2; ++rank) {
         environment = (const char *const[]){NULL};
         bsattn_place_seat_init(&seats[rank], lookup);
         bsattn_place_machine_look(machine, NULL, &seats[rank]);
     }
-    bsattn_host_cores_text(now, sizeof(now));
-    assert_string_equal(seats[0].cpus, now);
+    assert_string_equal(seats[0].cpus, before);
     decide(seats, 2, choices);
     bsattn_place_cores(machine, seats, choices, 2, 1, "auto", &cores);
     bsattn_place_bind(machine, &cores);
     bsattn_host_cores_text(now, sizeof(now));
     assert_string_equal(cores.cpus, now);
+    assert_int_equal(cores.change, strcmp(now, before) != 0);
+    bsattn_place_unbind(machine, &cores);
+    bsattn_host_cores_text(now, sizeof(now));
+    assert_string_equal(now, before);
     bsattn_place_machine_close(machine);
 }
 
@@ -733,6 +802,7 @@ static void test_without_hwloc(void **state)
     bsattn_place_seat_t seat;
     bsattn_place_choice_t choice;
     bsattn_place_cores_t cores;
+    char text[8] = "text";
 
     (void)state;
     assert_int_equal(bsattn_place_machine_open("numa:2", &machine), BSATTN_ERR_INPUT);
@@ -744,6 +814,9 @@ static void test_without_hwloc(void **state)
     assert_string_equal(cores.decided, "cores as launched: hwloc not in this build");
     assert_string_equal(cores.cpus, "0-63");
     bsattn_place_bind(machine, &cores);
+    bsattn_place_unbind(machine, &cores);
+    bsattn_place_near_text(machine, gpus[0], text, sizeof(text));
+    assert_string_equal(text, "");
     assert_string_equal(bsattn_place_library(), "hwloc not in this build");
     bsattn_place_machine_close(machine);
 }
@@ -759,13 +832,14 @@ int main(void)
         cmocka_unit_test(test_without_gpu),       cmocka_unit_test(test_divided_gpu),
         cmocka_unit_test(test_random_sets),       cmocka_unit_test(test_near_ones),
         cmocka_unit_test(test_seat_init),         cmocka_unit_test(test_devices_max),
-        cmocka_unit_test(test_cpus_text),         cmocka_unit_test(test_table),
+        cmocka_unit_test(test_cpus_text),         cmocka_unit_test(test_bound_to_one_core),
 #ifdef BSATTN_HAVE_HWLOC
         cmocka_unit_test(test_eight_gpus),        cmocka_unit_test(test_eight_gpus_by_task),
         cmocka_unit_test(test_bound_by_launcher), cmocka_unit_test(test_one_gpu),
         cmocka_unit_test(test_far_nic),           cmocka_unit_test(test_unknown_device),
         cmocka_unit_test(test_cpu_ranks),         cmocka_unit_test(test_sources),
-        cmocka_unit_test(test_this_machine),
+        cmocka_unit_test(test_this_machine),      cmocka_unit_test(test_too_few_cores_for_gpus),
+        cmocka_unit_test(test_threads),           cmocka_unit_test(test_near_text),
 #else
         cmocka_unit_test(test_without_hwloc),
 #endif

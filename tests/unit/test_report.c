@@ -161,7 +161,8 @@ static void test_json_has_spec_keys(void **state)
     static const char *const rank_keys[] = {
         "rank",       "time_ms_total",  "time_ms_attend",     "time_ms_exchange", "time_ms_exposed",
         "bytes_sent", "bytes_received", "memory_device_peak", "memory_host_peak"};
-    static const char *const place_keys[] = {"rank", "host", "device", "pci", "cpus", "decided"};
+    static const char *const place_keys[] = {"rank", "host", "device", "pci",
+                                             "cpus", "nic",  "decided"};
     bsattn_rank_record_t rank = {0};
     bsattn_placement_t place = {.host = "a"};
 
