@@ -8,6 +8,7 @@
  * a team take turns at the tensor cores, so that the exponentials of one run under the products of
  * the other, and each issues the scores of a tile before the products of the tile before with V. */
 #include "kernels/attend_cuda.h"
+#include "kernels/cuda/mma_sm80.cuh"
 #include "kernels/cuda/ptx_sm90.cuh"
 #include "kernels/cuda/unit.cuh"
 
@@ -21,13 +22,15 @@ namespace {
 
 enum { MAP_K_RUN, MAP_V_RUN, MAP_K_TILE, MAP_V_TILE, MAPS_PER_HEAD };
 
-/* The maximum of a row may lag this much (in log2) behind its scores before results are rescaled. */
-constexpr float MAX_LAG = 8.0f;
+/* Probabilities are relative to a reference score of their row. A thread's share of a tile may sum to
+ * this much before the row takes a new reference; f16 must hold it. */
+constexpr float SUM_MAX = 32768.0f;
 constexpr float LOG2_E = 1.44269504088896341f;
 constexpr float LN_2 = 0.69314718055994531f;
 
 struct Arguments {
     CUtensorMap q;
+    CUtensorMap o;
     CUtensorMap keys[MAPS_PER_HEAD];
     const CUtensorMap *head_maps; /* [Hk, MAPS_PER_HEAD], or NULL: keys, with the head a coordinate */
     bsattn_attend_cuda_params_t params;
@@ -69,8 +72,8 @@ struct Config {
     static constexpr int CONSUMER_REGISTERS = (TEAMS * GROUPS == 4) ? 112 : 232;
     /* Fetching units has a warp of its own where there is one to spare. */
     static constexpr bool FETCHER = TEAMS <= 2;
-    static constexpr bool TURNS = GROUPS == 2;
-    /* With four warpgroups there is other work beside the products. */
+    /* With four warpgroups there is always other work beside the products. */
+    static constexpr bool TURNS = (GROUPS == 2) && (TEAMS == 1);
     static constexpr bool HOLD = TEAMS * GROUPS == 2;
 };
 
@@ -362,6 +365,8 @@ template <class C> struct Consumer {
     float scale_log2;
     bool negative; /* scale < 0: scores change sign, for the maximum's sake */
     Turn<C::STAGES> k_stage, v_stage;
+    Turn<C::Q_BUFFERS> leaving; /* of the unit whose results are in o */
+    bool stored; /* those of the unit before are on their way */
 
     float m[2];
     float l[2];         /* this thread's columns only, until the end */
@@ -390,6 +395,19 @@ template <class C> struct Consumer {
         __syncwarp();
         if (lane == 0) {
             barrier_arrive(shared_address(barrier));
+        }
+    }
+
+    /* Where the results of the unit before go out is free for queries again. */
+    __device__ __forceinline__ void leave()
+    {
+        if (stored) {
+            if (lane == 0) {
+                store_wait_read();
+                barrier_arrive(shared_address(&shared.q_empty[leaving.index]));
+            }
+            leaving.next();
+            stored = false;
         }
     }
 
@@ -457,9 +475,20 @@ template <class C> struct Consumer {
         }
     }
 
-    /* Turn scores into probabilities relative to the rows' maxima. factor: what earlier results must
-     * be multiplied with. */
-    __device__ __forceinline__ void softmax(float (&factor)[2])
+    /* The largest of a row's scores in the tile. */
+    __device__ __forceinline__ float row_max(int h) const
+    {
+        float top = fmaxf(s[2 * h], s[2 * h + 1]);
+
+#pragma unroll
+        for (int i = 4; i < SCORES; i += 4) {
+            top = fmaxf(top, fmaxf(s[i + 2 * h], s[i + 2 * h + 1]));
+        }
+        top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
+        return fmaxf(top, __shfl_xor_sync(~0u, top, 2)) * scale_log2;
+    }
+
+    __device__ __forceinline__ void flip()
     {
         if (negative) {
 #pragma unroll
@@ -467,19 +496,14 @@ template <class C> struct Consumer {
                 s[i] = (s[i] == -INFINITY) ? s[i] : -s[i];
             }
         }
+    }
+
+    /* Scores to probabilities. sums: of this thread's. */
+    __device__ __forceinline__ void exponentials(float (&sums)[2])
+    {
 #pragma unroll
         for (int h = 0; h < 2; ++h) {
-            float top = fmaxf(s[2 * h], s[2 * h + 1]);
-#pragma unroll
-            for (int i = 4; i < SCORES; i += 4) {
-                top = fmaxf(top, fmaxf(s[i + 2 * h], s[i + 2 * h + 1]));
-            }
-            top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
-            top = fmaxf(top, __shfl_xor_sync(~0u, top, 2)) * scale_log2;
-            float now = (top > m[h] + MAX_LAG) ? top : m[h];
-            float base = (now == -INFINITY) ? 0.0f : now;
-            factor[h] = exp2_approx(m[h] - base);
-            m[h] = now;
+            float base = (m[h] == -INFINITY) ? 0.0f : m[h];
             float sum0 = 0.0f;
             float sum1 = 0.0f;
 #pragma unroll
@@ -489,15 +513,91 @@ template <class C> struct Consumer {
                 sum0 += s[i + 2 * h];
                 sum1 += s[i + 2 * h + 1];
             }
-            l[h] = fmaf(l[h], factor[h], sum0 + sum1);
+            sums[h] = sum0 + sum1;
         }
+    }
+
+    /* A row's reference is the maximum of the first tile with keys for it, and stays. Whether that is
+     * good enough for another tile is told by the sums: settle() looks at them later. */
+    __device__ __forceinline__ void softmax(float (&sums)[2])
+    {
+        flip();
+        if (__any_sync(~0u, (m[0] == -INFINITY) || (m[1] == -INFINITY))) {
+#pragma unroll
+            for (int h = 0; h < 2; ++h) {
+                float top = row_max(h);
+                m[h] = (m[h] == -INFINITY) ? top : m[h];
+            }
+        }
+        exponentials(sums);
+    }
+
+    /* The scores of the tile once more, by this warp alone: settle() needs what softmax() overwrote. */
+    __device__ __forceinline__ void score_again(uint32_t q_address)
+    {
+        uint32_t q_row = q_address + (16 * warp + lane % 16) * 128;
+        uint32_t k_row = shared_address(shared.k[k_stage.index]) + lane % 8 * 128;
+
+#pragma unroll
+        for (int j = 0; j < SCORES / 4; ++j) {
+            float c[4] = {};
+#pragma unroll 1
+            for (int step = 0; step < C::D / 32; ++step) {
+                int slab = step / 2;
+                int chunk = step % 2 * 4; /* of 16 bytes */
+                uint32_t a[4];
+                uint32_t b[4];
+                load_matrices(b, k_row + slab * C::SLAB_BYTES + j * 8 * 128 +
+                                     (((chunk + lane / 8) ^ (lane % 8)) << 4));
+#pragma unroll
+                for (int i = 0; i < 2; ++i) {
+                    load_matrices(a, q_row + slab * 64 * 128 +
+                                         (((chunk + 2 * i + lane / 16) ^ (lane % 8)) << 4));
+                    Half<T>::product(c, a, b[2 * i], b[2 * i + 1]);
+                }
+            }
+#pragma unroll
+            for (int e = 0; e < 4; ++e) {
+                s[4 * j + e] = c[e];
+            }
+        }
+    }
+
+    /* Rows whose scores have outgrown their reference take the maximum for a new one; o is rescaled.
+     * Then the keys of the tile are no longer needed. */
+    __device__ __forceinline__ void settle(bool masked, uint32_t q_address, float (&sums)[2])
+    {
+        if (__any_sync(~0u, (sums[0] > SUM_MAX) || (sums[1] > SUM_MAX))) {
+            score_again(q_address);
+            if (masked) {
+                mask();
+            }
+            flip();
+#pragma unroll
+            for (int h = 0; h < 2; ++h) {
+                float now = fmaxf(m[h], row_max(h));
+                float factor = exp2_approx(m[h] - ((now == -INFINITY) ? 0.0f : now));
+                m[h] = now;
+                l[h] *= factor;
+#pragma unroll
+                for (int i = 0; i < RESULTS; i += 4) {
+                    o[i + 2 * h] *= factor;
+                    o[i + 2 * h + 1] *= factor;
+                }
+            }
+            exponentials(sums);
+        }
+        l[0] += sums[0];
+        l[1] += sums[1];
+        release(&shared.k_empty[k_stage.index]);
+        k_stage.next();
     }
 
     /* The assembler would move the exponentials behind the wait for products that they are meant to
      * run beside. A branch on their sums, never taken, keeps them before it. */
-    __device__ __forceinline__ void hold()
+    __device__ __forceinline__ void hold(const float (&sums)[2])
     {
-        if (__any_sync(~0u, l[0] + l[1] == -1.0f)) {
+        if (__any_sync(~0u, sums[0] + sums[1] == -1.0f)) {
             asm volatile("nanosleep.u32 0;");
         }
     }
@@ -510,22 +610,9 @@ template <class C> struct Consumer {
         }
     }
 
-    __device__ __forceinline__ void rescale(const float (&factor)[2])
-    {
-        if (__any_sync(~0u, (factor[0] != 1.0f) || (factor[1] != 1.0f))) {
-#pragma unroll
-            for (int i = 0; i < RESULTS; i += 4) {
-                o[i] *= factor[0];
-                o[i + 1] *= factor[0];
-                o[i + 2] *= factor[1];
-                o[i + 3] *= factor[1];
-            }
-        }
-    }
-
     /* The unit whose results are in o. */
     int row; /* of the rank's tokens: this thread's first */
-    int stream; /* batch item * Hq + query head */
+    int head, batch;
     bool active, first, last; /* this warp's rows */
 
     __device__ __forceinline__ bool lone_copy(const Slot &slot) const
@@ -538,7 +625,8 @@ template <class C> struct Consumer {
         int bit = 4 * group + warp;
 
         row = slot.row[group] + 16 * warp + lane / 4;
-        stream = slot.batch * arguments.params.heads_q + slot.head[group];
+        head = slot.head[group];
+        batch = slot.batch;
         /* A head without a partner is both halves: one of them writes. */
         active = (((slot.active >> bit) & 1) != 0) && !lone_copy(slot);
         first = ((slot.first >> bit) & 1) != 0;
@@ -552,12 +640,13 @@ template <class C> struct Consumer {
 
     __device__ __forceinline__ int64_t state_row(int h) const
     {
-        return stream * arguments.params.tokens + row + 8 * h;
+        return ((int64_t)batch * arguments.params.heads_q + head) * arguments.params.tokens + row + 8 * h;
     }
 
     __device__ __forceinline__ void next_sums(const Slot &slot);
     __device__ __forceinline__ void read_results();
     __device__ __forceinline__ void finish_sums(float (&ending)[2]);
+    __device__ __forceinline__ void write_state();
     __device__ __forceinline__ void write_results(const float (&ending)[2]);
     __device__ __forceinline__ void scores_done(bool masked);
     __device__ __forceinline__ void results_done();
@@ -616,7 +705,7 @@ template <class C> __device__ __forceinline__ void Consumer<C>::finish_sums(floa
         float sum = l[h];
         sum += __shfl_xor_sync(~0u, sum, 1);
         sum += __shfl_xor_sync(~0u, sum, 2);
-        ending[h] = !last ? 1.0f : (sum == 0.0f) ? 0.0f : 1.0f / sum;
+        ending[h] = (sum == 0.0f) ? 0.0f : __fdividef(1.0f, sum);
         if (!active || (lane % 4 != 0) || (row + 8 * h >= params.tokens)) {
             continue;
         }
@@ -624,51 +713,56 @@ template <class C> __device__ __forceinline__ void Consumer<C>::finish_sums(floa
             reinterpret_cast<float2 *>(params.state_ml)[state_row(h)] = make_float2(m[h], sum);
         } else if (params.lse != nullptr) {
             params.lse[state_row(h)] =
-                (sum == 0.0f) ? -INFINITY : (m[h] + log2f(sum)) * LN_2;
+                (sum == 0.0f) ? -INFINITY : (m[h] + __log2f(sum)) * LN_2;
         }
     }
 }
 
+template <class C> __device__ __forceinline__ void Consumer<C>::write_state()
+{
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+        if (row + 8 * h < arguments.params.tokens) {
+            float *to = arguments.params.state_o + state_row(h) * C::D + 2 * (lane % 4);
+#pragma unroll
+            for (int j = 0; j < C::D / 8; ++j) {
+                *reinterpret_cast<float2 *>(to + 8 * j) =
+                    make_float2(o[4 * j + 2 * h], o[4 * j + 2 * h + 1]);
+            }
+        }
+    }
+}
+
+/* Final results go out through the place of the unit's queries, a warp's 16 rows by one copy, which is
+ * under way when this returns. */
 template <class C>
 __device__ __forceinline__ void Consumer<C>::write_results(const float (&ending)[2])
 {
-    const bsattn_attend_cuda_params_t &params = arguments.params;
-    int quad_lane = lane % 4;
-
+    named_sync(8 + C::GROUPS * team + group, 128); /* other warps' products may have read them */
     if (!active) {
         return;
     }
+    if (!last) {
+        write_state();
+        return;
+    }
+    uint32_t rows = shared_address(shared.q[leaving.index][group]) + warp * 16 * C::D * 2;
+    uint32_t to = rows + lane % 16 * 128;
 #pragma unroll
-    for (int h = 0; h < 2; ++h) {
-        bool real = row + 8 * h < params.tokens;
-        if (!last) {
-            float *to = params.state_o + state_row(h) * C::D + 2 * quad_lane;
+    for (int j = 0; j < C::D / 8; j += 2) {
+        uint32_t words[4];
 #pragma unroll
-            for (int j = 0; j < C::D / 8; ++j) {
-                if (real) {
-                    *reinterpret_cast<float2 *>(to + 8 * j) =
-                        make_float2(o[4 * j + 2 * h], o[4 * j + 2 * h + 1]);
-                }
-            }
-            continue;
+        for (int i = 0; i < 4; ++i) {
+            words[i] = pack<T>(o[4 * j + 2 * i] * ending[i % 2],
+                               o[4 * j + 2 * i + 1] * ending[i % 2]);
         }
-        int64_t batch = stream / params.heads_q;
-        int64_t head = stream - batch * params.heads_q;
-        T *to = static_cast<T *>(params.o) +
-                ((batch * params.tokens + row + 8 * h) * params.heads_q + head) * C::D;
-#pragma unroll
-        for (int j = 0; j < C::D / 8; j += 4) {
-            uint32_t words[4];
-#pragma unroll
-            for (int k = 0; k < 4; ++k) {
-                words[k] = pack<T>(o[4 * (j + k) + 2 * h] * ending[h],
-                                   o[4 * (j + k) + 2 * h + 1] * ending[h]);
-            }
-            uint4 wide = quad_transpose(words, quad_lane);
-            if (real) {
-                *reinterpret_cast<uint4 *>(to + 8 * (j + quad_lane)) = wide;
-            }
-        }
+        store_matrices(to + j / 8 * 16 * 128 + (((j % 8 + lane / 16) ^ (lane % 8)) << 4), words);
+    }
+    shared_written_fence();
+    __syncwarp();
+    if (lane == 0) {
+        tensor_store(&arguments.o, rows, row, head, batch);
+        store_commit();
     }
 }
 
@@ -679,8 +773,6 @@ template <class C> __device__ __forceinline__ void Consumer<C>::scores_done(bool
     if (masked) {
         mask();
     }
-    release(&shared.k_empty[k_stage.index]);
-    k_stage.next();
 }
 
 template <class C> __device__ __forceinline__ void Consumer<C>::results_done()
@@ -700,7 +792,7 @@ __device__ void compute_units(const Arguments &arguments, Shared<C> &shared, int
     Consumer<C> self = {arguments, shared, team, thread / 128, thread % 128 / 32, thread % 32};
     Turn<C::Q_BUFFERS> q;
     Turn<2> turn;
-    float factor[2];
+    float sums[2];
     float ending[2];
     /* The compiler must know that all threads go the same way between products. */
     int key_tiles;
@@ -731,8 +823,8 @@ __device__ void compute_units(const Arguments &arguments, Shared<C> &shared, int
     self.turn_end();
     product_wait<0>();
     self.scores_done(tile_count > 0);
-    self.softmax(factor);
-    self.rescale(factor);
+    self.softmax(sums);
+    self.settle(tile_count > 0, shared_address(shared.q[0][self.group]), sums);
     self.pack_scores();
 
 #pragma unroll 1
@@ -740,7 +832,7 @@ __device__ void compute_units(const Arguments &arguments, Shared<C> &shared, int
         bool fresh = (++t == key_tiles);
         if (fresh) {
             self.finish_sums(ending);
-            self.release(&shared.q_empty[q.index]);
+            self.leave(); /* the place may be where the next queries are to come */
             self.release(&shared.slot_empty[turn.index]);
             turn.next();
             q.next();
@@ -760,14 +852,15 @@ __device__ void compute_units(const Arguments &arguments, Shared<C> &shared, int
         self.issue_scores(shared_address(shared.q[q.index][self.group]));
         self.issue_results();
         self.turn_end();
+        self.leave();
         product_wait<1>();
         self.scores_done(t < tile_count);
         if (fresh) {
             self.next_sums(shared.slots[turn.index]);
         }
-        self.softmax(factor);
+        self.softmax(sums);
         if (C::HOLD) {
-            self.hold();
+            self.hold(sums);
         }
         product_wait<0>();
         self.results_done();
@@ -775,8 +868,9 @@ __device__ void compute_units(const Arguments &arguments, Shared<C> &shared, int
             self.write_results(ending);
             self.begin(shared.slots[turn.index]);
             self.read_results();
+            self.stored = true;
         }
-        self.rescale(factor);
+        self.settle(t < tile_count, shared_address(shared.q[q.index][self.group]), sums);
         self.pack_scores();
     }
     barrier_wait(shared_address(&shared.v_full[self.v_stage.index]), self.v_stage.parity);
@@ -785,6 +879,7 @@ __device__ void compute_units(const Arguments &arguments, Shared<C> &shared, int
     product_wait<0>();
     pin(self.o);
     self.write_results(ending);
+    store_wait();
 }
 
 /* ------------------------------------------------------------------------------------------ kernel */
@@ -907,7 +1002,7 @@ int make_key_maps(const bsattn_attend_cuda_params_t *params, Rows tensor, CUtens
     for (int i = 0; i < 2; ++i) {
         tensor.base = bases[i];
         int error = make_map(params, tensor, params->shape.key_tile, slabs, &maps[MAP_K_RUN + i]);
-        if (error == cudaSuccess) {
+        if ((error == cudaSuccess) && (params->granule < params->shape.key_tile)) {
             error = make_map(params, tensor, params->granule, 1, &maps[MAP_K_TILE + i]);
         }
         if (error != cudaSuccess) {
@@ -931,6 +1026,10 @@ int make_arguments(const bsattn_attend_cuda_params_t *params, Arguments *argumen
     arguments->params = *params;
     arguments->head_maps = nullptr;
     error = make_map(params, queries, BSATTN_TILE_HALF, params->head_dim / 64, &arguments->q);
+    if (error == cudaSuccess) {
+        queries.base = params->o;
+        error = make_map(params, queries, BSATTN_TILE_GROUP, params->head_dim / 64, &arguments->o);
+    }
     if (error != cudaSuccess) {
         return error;
     }

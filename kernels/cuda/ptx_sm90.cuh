@@ -89,6 +89,48 @@ __device__ __forceinline__ void bulk_load(uint32_t to, const void *from, uint32_
                  : "memory");
 }
 
+/** Store four 8 x 8 matrices of 16 bits: lanes 8i .. 8i+7 name the rows of matrix i, and word i of lane
+ *  4g + t is M_i[g][2t], M_i[g][2t + 1]. */
+__device__ __forceinline__ void store_matrices(uint32_t address, const uint32_t (&words)[4])
+{
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address),
+                 "r"(words[0]), "r"(words[1]), "r"(words[2]), "r"(words[3])
+                 : "memory");
+}
+
+/** Make this thread's writes to shared memory visible to the copy engine. */
+__device__ __forceinline__ void shared_written_fence()
+{
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+/** Copy a box of a 5-dimensional map out of shared memory, to {0, row, head, batch, 0}. */
+__device__ __forceinline__ void tensor_store(const CUtensorMap *map, uint32_t from, int row, int head,
+                                             int batch)
+{
+    asm volatile("cp.async.bulk.tensor.5d.global.shared::cta.bulk_group [%0, {%2, %3, %4, %5, %2}], "
+                 "[%1];" ::"l"(map),
+                 "r"(from), "r"(0), "r"(row), "r"(head), "r"(batch)
+                 : "memory");
+}
+
+__device__ __forceinline__ void store_commit()
+{
+    asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+}
+
+/** Wait until this thread's copies out of shared memory have read it. */
+__device__ __forceinline__ void store_wait_read()
+{
+    asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
+}
+
+/** Wait until they are done. */
+__device__ __forceinline__ void store_wait()
+{
+    asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
+}
+
 /** Bring a line of global memory near. Any address will do. */
 __device__ __forceinline__ void prefetch(const void *from)
 {

@@ -262,6 +262,7 @@ static void test_report_file_failures(void **state)
     assert_int_equal(bsattn_report_file_open("report.dir", &file), BSATTN_ERR_FILE);
     assert_null(file);
     assert_false(exists("report.dir.part"));
+    (void)rmdir("report.dir");
 }
 
 static void test_report_file_device(void **state)
