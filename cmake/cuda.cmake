@@ -97,7 +97,7 @@ if(BSATTN_NCCL)
     set(BSATTN_HAVE_NCCL ON)
     set(nccl_text "${NCCL_VERSION}, ${NCCL_LIBRARY}")
     add_compile_definitions($<$<COMPILE_LANGUAGE:C>:BSATTN_HAVE_NCCL>)
-    list(APPEND optional_needs NCCL::NCCL)
+    list(PREPEND optional_needs NCCL::NCCL) # its header before another one in the CUDA toolkit
     # RUNPATH, not RPATH, so that LD_LIBRARY_PATH can put another NCCL before this one.
     add_link_options(LINKER:--enable-new-dtags)
   elseif(BSATTN_NCCL STREQUAL "AUTO")

@@ -154,13 +154,16 @@ nvcc_is_there()
     [ "$version" ] && [ "$(printf '%s\n' 12.5 "$version" | sort -V | head -n 1)" = 12.5 ]
 }
 
+# New enough for all of src/transport/ to be compiled.
 nccl_is_there()
 {
-    local directory nvcc
+    local directory nvcc version
 
     nvcc=$(PATH="$PATH:${CUDA_HOME:-}/bin:${CUDA_PATH:-}/bin:/usr/local/cuda/bin" command -v "${CUDACXX:-nvcc}") || nvcc=""
     for directory in "${NCCL_ROOT:-}" "${nvcc%/bin/*}" /usr/local /usr; do
         if [ -e "$directory/include/nccl.h" ]; then
+            version=$(sed -n 's/^#define NCCL_\(MAJOR\|MINOR\) *\([0-9]*\).*/\2/p' "$directory/include/nccl.h" | paste -s -d .)
+            [ "$(printf '%s\n' 2.29 "$version" | sort -V | head -n 1)" = 2.29 ]
             return
         fi
     done
@@ -197,7 +200,7 @@ ensure_cuda()
         nvcc_is_there || missing_stop "nvcc was fetched, but does not run here."
     fi
     if ! nccl_is_there; then
-        fetch "$nccl" "nvidia-nccl-cu13==2.28.*"
+        fetch "$nccl" "nvidia-nccl-cu13==2.32.*"
         nccl=$nccl/nvidia/nccl
         ln -sf libnccl.so.2 "$nccl/lib/libnccl.so"
         export NCCL_ROOT=$nccl

@@ -157,9 +157,12 @@ static void print_places(FILE *file)
         "BSATTN_KV_HEADS) or in a config file as name = value under its group's [section]. The "
         "command\n"
         "line wins over the environment, the environment over the file. K, M, G and T are binary.\n"
-        "OMP_NUM_THREADS is what auto threads means where it is set; BSATTN_ISA=generic, avx2, "
+        "OMP_NUM_THREADS is what auto threads means where it is set. BSATTN_ISA=generic, avx2, "
         "avx512\n"
-        "or amx takes the kernels of that instruction set.\n");
+        "or amx takes the kernels of that instruction set, BSATTN_CUDA_KERNEL=sm90, sm80 or plain\n"
+        "that GPU kernel. BSATTN_MPI_STAGED=1 sends through pinned memory, BSATTN_NCCL_MODE=put "
+        "by\n"
+        "one-sided puts.\n");
 }
 
 static void print_exit_codes(FILE *file)
@@ -315,6 +318,9 @@ static void print_man(FILE *file)
         ".SH ENVIRONMENT\n.TP\n.BI BSATTN_ <NAME>\nEvery option by its name, \\- written "
         "as _.\n.TP\n.B OMP_NUM_THREADS\nThreads of each rank where \\-\\-threads is auto.\n"
         ".TP\n.B BSATTN_ISA\nInstruction set of the kernels: generic, avx2, avx512 or amx.\n"
+        ".TP\n.B BSATTN_CUDA_KERNEL\nGPU kernel: sm90, sm80 or plain.\n"
+        ".TP\n.B BSATTN_MPI_STAGED\n1: the mpi transport goes through pinned memory.\n"
+        ".TP\n.B BSATTN_NCCL_MODE\nsendrecv, or put: one-sided puts.\n"
         ".SH EXAMPLES\n",
         file);
     for (size_t i = 0; i < EXAMPLE_COUNT; ++i) {

@@ -14,7 +14,8 @@ enum { NAME_SIZE = 64, WHERE_SIZE = 640 };
 static const char variable_prefix[] = "BSATTN_";
 
 /* Variables of this program that are no options. */
-static const char *const other_variables[] = {"BSATTN_ISA"};
+static const char *const other_variables[] = {"BSATTN_CUDA_KERNEL", "BSATTN_ISA",
+                                              "BSATTN_MPI_STAGED", "BSATTN_NCCL_MODE"};
 enum { OTHER_COUNT = sizeof(other_variables) / sizeof(other_variables[0]) };
 
 /* ------------------------------------------------------------------------------------ one value */

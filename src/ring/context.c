@@ -330,6 +330,17 @@ static bsattn_status_t check_transport(const bsattn_context_t *context, const ch
     return nccl ? check_nccl(context) : BSATTN_OK;
 }
 
+/* Which of its ways a transport has taken belongs to the reason. */
+static void say_way(bsattn_context_t *context)
+{
+    size_t length = strlen(context->transport_reason);
+    bsattn_strbuf_t buf;
+
+    bsattn_strbuf_init(&buf, context->transport_reason + length,
+                       sizeof(context->transport_reason) - length);
+    bsattn_strbuf_add(&buf, "; %s", context->transport->way);
+}
+
 /* Replace the first transport by the one wanted, if that is another. */
 static bsattn_status_t open_transport(bsattn_context_t *context,
                                       const bsattn_context_params_t *params)
@@ -344,8 +355,10 @@ static bsattn_status_t open_transport(bsattn_context_t *context,
     }
     close_transport(context);
     if (strcmp(name, "nccl") == 0) {
-        return bsattn_transport_nccl_create(params->mpi_comm, params->timeout_s, device, shared,
-                                            &context->transport);
+        BSATTN_TRY(bsattn_transport_nccl_create(params->mpi_comm, params->timeout_s, device, shared,
+                                                &context->transport));
+        say_way(context);
+        return BSATTN_OK;
     }
     if (strcmp(name, "ipc") == 0) {
         return bsattn_transport_ipc_create(params->mpi_comm, params->timeout_s, device, shared,

@@ -1,16 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Chunks move by ncclSend and ncclRecv on the exchange stream of the rank's queue; everything else
- * goes over MPI. The communicator never blocks the host, so that a rank that died is found by a
- * deadline and not by nobody. */
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wstrict-prototypes" /* its header is C++ at heart */
-#include <nccl.h>
-#pragma GCC diagnostic pop
-
+/* Chunks move by ncclSend and ncclRecv, or by one-sided puts, on the exchange stream of the rank's
+ * queue; everything else goes over MPI. */
 #include "backend/queue_cuda.h"
 #include "base/clock.h"
 #include "base/text.h"
-#include "transport/control.h"
+#include "transport/nccl_put.h"
 #include "transport/outgoing_cuda.h"
 
 #include <sched.h>
@@ -25,10 +19,11 @@ static const double finalize_ms = 5000.0;
 
 typedef struct nccl_transport {
     bsattn_control_t control;
-    ncclComm_t comm; /* NULL: not started, or given up after an error */
+    bsattn_nccl_comm_t comm;
     int device;
     int version;
     bsattn_outbox_t outbox;
+    bsattn_nccl_put_t *put; /* NULL: by ncclSend and ncclRecv */
 } nccl_transport_t;
 
 typedef struct nccl_exchange {
@@ -38,62 +33,13 @@ typedef struct nccl_exchange {
     char what[96];
 } nccl_exchange_t;
 
-/* --------------------------------------------------------------------------------------- errors */
-
-/* An error of NCCL ends its communicator: kernels that wait for a peer are told to give up. */
-static bsattn_status_t nccl_failed(nccl_transport_t *nccl, ncclResult_t result, const char *what)
-{
-    bsattn_status_t status;
-    const char *detail = ncclGetLastError(nccl->comm);
-
-    status = bsattn_fail(
-        BSATTN_ERR_ENVIRONMENT, "NCCL: %s: %s%s%s", what, ncclGetErrorString(result),
-        ((detail != NULL) && (detail[0] != '\0')) ? ": " : "", (detail != NULL) ? detail : "");
-    if (nccl->comm != NULL) {
-        (void)ncclCommAbort(nccl->comm);
-        nccl->comm = NULL;
-    }
-    return status;
-}
-
-static bsattn_status_t nccl_check(nccl_transport_t *nccl, ncclResult_t result, const char *what)
-{
-    return ((result == ncclSuccess) || (result == ncclInProgress))
-               ? BSATTN_OK
-               : nccl_failed(nccl, result, what);
-}
-
 static bsattn_status_t check_alive(const nccl_transport_t *nccl)
 {
-    if (nccl->comm == NULL) {
+    if (nccl->comm.handle == NULL) {
         return bsattn_fail(BSATTN_ERR_ENVIRONMENT,
                            "NCCL: the transport was given up after an earlier error");
     }
     return BSATTN_OK;
-}
-
-typedef struct nccl_look {
-    nccl_transport_t *nccl;
-    const char *what;
-} nccl_look_t;
-
-static bsattn_status_t look_at_comm(void *arg, bool *done_p)
-{
-    const nccl_look_t *look = arg;
-    ncclResult_t state = ncclSuccess;
-    ncclResult_t result = ncclCommGetAsyncError(look->nccl->comm, &state);
-
-    BSATTN_TRY(nccl_check(look->nccl, (result == ncclSuccess) ? state : result, look->what));
-    *done_p = (state == ncclSuccess);
-    return BSATTN_OK;
-}
-
-/* Wait until what was asked of the communicator is under way on the GPU. */
-static bsattn_status_t settle(nccl_transport_t *nccl, const char *what)
-{
-    nccl_look_t look = {.nccl = nccl, .what = what};
-
-    return bsattn_control_until(&nccl->control, look_at_comm, &look, what);
 }
 
 /* ------------------------------------------------------------------------------------ exchanges */
@@ -157,43 +103,57 @@ static bsattn_status_t nccl_prepare(bsattn_transport_t *transport,
 }
 
 /* Both directions in one group, so that neither waits for the other. */
-static bsattn_status_t send_and_receive(nccl_transport_t *nccl, const nccl_exchange_t *x,
-                                        const void *rows, cudaStream_t stream)
+static bsattn_status_t send_and_receive(bsattn_nccl_comm_t *comm,
+                                        const bsattn_nccl_message_t *message, cudaStream_t stream)
 {
-    const bsattn_exchange_params_t *params = &x->super.params;
-    size_t in_bytes = (size_t)params->receive.rows * params->row_bytes;
+    BSATTN_TRY(bsattn_nccl_check(comm, ncclGroupStart(), "ncclGroupStart"));
+    if (message->out_bytes > 0) {
+        BSATTN_TRY(bsattn_nccl_check(comm,
+                                     ncclSend(message->rows, message->out_bytes, ncclInt8,
+                                              message->to, comm->handle, stream),
+                                     "ncclSend"));
+    }
+    if (message->in_bytes > 0) {
+        BSATTN_TRY(bsattn_nccl_check(comm,
+                                     ncclRecv(message->base, message->in_bytes, ncclInt8,
+                                              message->from, comm->handle, stream),
+                                     "ncclRecv"));
+    }
+    BSATTN_TRY(bsattn_nccl_check(comm, ncclGroupEnd(), "ncclGroupEnd"));
+    return bsattn_nccl_settle(comm, message->what);
+}
 
-    BSATTN_TRY(nccl_check(nccl, ncclGroupStart(), "ncclGroupStart"));
-    if (x->outgoing.bytes > 0) {
-        BSATTN_TRY(nccl_check(
-            nccl, ncclSend(rows, x->outgoing.bytes, ncclInt8, params->to, nccl->comm, stream),
-            "ncclSend"));
-    }
-    if (in_bytes > 0) {
-        BSATTN_TRY(nccl_check(
-            nccl,
-            ncclRecv(params->receive.base, in_bytes, ncclInt8, params->from, nccl->comm, stream),
-            "ncclRecv"));
-    }
-    BSATTN_TRY(nccl_check(nccl, ncclGroupEnd(), "ncclGroupEnd"));
-    return settle(nccl, x->what);
+static bsattn_status_t move(nccl_transport_t *nccl, const bsattn_nccl_message_t *message,
+                            cudaStream_t stream)
+{
+    return (nccl->put != NULL) ? bsattn_nccl_put_move(nccl->put, message, stream)
+                               : send_and_receive(&nccl->comm, message, stream);
 }
 
 static bsattn_status_t nccl_start(bsattn_exchange_t *exchange)
 {
     nccl_transport_t *nccl = (nccl_transport_t *)exchange->transport;
     const nccl_exchange_t *x = (const nccl_exchange_t *)exchange;
-    bsattn_cuda_queue_t *queue = exchange->params.queue;
-    const void *rows = x->outgoing.range;
+    const bsattn_exchange_params_t *params = &exchange->params;
+    bsattn_cuda_queue_t *queue = params->queue;
+    bsattn_nccl_message_t message = {
+        .rows = x->outgoing.range,
+        .out_bytes = x->outgoing.bytes,
+        .to = params->to,
+        .base = params->receive.base,
+        .in_bytes = (size_t)params->receive.rows * params->row_bytes,
+        .from = params->from,
+        .what = x->what,
+    };
 
     BSATTN_TRY(check_alive(nccl));
     BSATTN_TRY(bsattn_cuda_queue_exchange_after_compute(queue));
     if (x->uses_outbox) {
         /* Sends leave in the order of the stream: the message before this one has been taken. */
-        rows = nccl->outbox.memory;
+        message.rows = nccl->outbox.memory;
         BSATTN_TRY(bsattn_outgoing_write(&x->outgoing, nccl->outbox.memory, queue->exchange));
     }
-    return send_and_receive(nccl, x, rows, queue->exchange);
+    return move(nccl, &message, queue->exchange);
 }
 
 static bsattn_status_t nccl_test(bsattn_exchange_t *exchange, bool *done_p)
@@ -213,7 +173,6 @@ static bsattn_status_t nccl_poll(bsattn_transport_t *transport)
     nccl_transport_t *nccl = (nccl_transport_t *)transport;
     int rank = transport->first_rank;
     int ranks = transport->ranks;
-    nccl_look_t look = {.nccl = nccl};
     char what[96];
     bool done = false;
     bsattn_strbuf_t buf;
@@ -222,8 +181,7 @@ static bsattn_status_t nccl_poll(bsattn_transport_t *transport)
     bsattn_strbuf_init(&buf, what, sizeof(what));
     bsattn_strbuf_add(&buf, "rank %d, exchanging with ranks %d and %d", rank,
                       (rank + ranks - 1) % ranks, (rank + 1) % ranks);
-    look.what = what;
-    BSATTN_TRY(look_at_comm(&look, &done));
+    BSATTN_TRY(bsattn_nccl_look(&nccl->comm, what, &done));
     return bsattn_control_poll(transport);
 }
 
@@ -232,29 +190,31 @@ static bsattn_status_t nccl_poll(bsattn_transport_t *transport)
 /* Wait for the communicator's end without ending the job if a rank is gone. */
 static void finalize(nccl_transport_t *nccl)
 {
+    ncclComm_t comm = nccl->comm.handle;
     double end_ms = bsattn_clock_ms() + finalize_ms;
-    ncclResult_t state = ncclCommFinalize(nccl->comm);
+    ncclResult_t state = ncclCommFinalize(comm);
 
     while ((state == ncclInProgress) && (bsattn_clock_ms() < end_ms)) {
         (void)sched_yield();
         (void)bsattn_control_poll(&nccl->control.super);
-        if (ncclCommGetAsyncError(nccl->comm, &state) != ncclSuccess) {
+        if (ncclCommGetAsyncError(comm, &state) != ncclSuccess) {
             break;
         }
     }
     if (state == ncclSuccess) {
-        (void)ncclCommDestroy(nccl->comm);
+        (void)ncclCommDestroy(comm);
+        nccl->comm.handle = NULL;
     } else {
-        (void)ncclCommAbort(nccl->comm);
+        bsattn_nccl_abort(&nccl->comm);
     }
-    nccl->comm = NULL;
 }
 
 static void nccl_destroy(bsattn_transport_t *transport)
 {
     nccl_transport_t *nccl = (nccl_transport_t *)transport;
 
-    if (nccl->comm != NULL) {
+    bsattn_nccl_put_destroy(nccl->put);
+    if (nccl->comm.handle != NULL) {
         finalize(nccl);
     }
     (void)cudaFree(nccl->outbox.memory);
@@ -283,6 +243,32 @@ int bsattn_nccl_version(void)
     return (ncclGetVersion(&version) == ncclSuccess) ? version : 0;
 }
 
+/* How chunks are asked to move. Puts only by name: nobody has measured them to be faster. */
+typedef enum nccl_mode { MODE_AUTO, MODE_SENDRECV, MODE_PUT } nccl_mode_t;
+
+static const char *const ways[] = {
+    [MODE_AUTO] = "send and receive, the default",
+    [MODE_SENDRECV] = "send and receive, as BSATTN_NCCL_MODE says",
+    [MODE_PUT] = "one-sided put, as BSATTN_NCCL_MODE says",
+};
+
+static bsattn_status_t read_mode(nccl_mode_t *mode_p)
+{
+    const char *wanted = getenv("BSATTN_NCCL_MODE");
+
+    if ((wanted == NULL) || (wanted[0] == '\0') || (strcmp(wanted, "auto") == 0)) {
+        *mode_p = MODE_AUTO;
+    } else if (strcmp(wanted, "sendrecv") == 0) {
+        *mode_p = MODE_SENDRECV;
+    } else if (strcmp(wanted, "put") == 0) {
+        *mode_p = MODE_PUT;
+    } else {
+        return bsattn_fail(BSATTN_ERR_INPUT,
+                           "BSATTN_NCCL_MODE is \"%s\"; there are auto, sendrecv and put", wanted);
+    }
+    return BSATTN_OK;
+}
+
 /* What a rank can tell by itself. */
 static bsattn_status_t check_local(nccl_transport_t *nccl, bool gpu_shared)
 {
@@ -304,18 +290,19 @@ static bsattn_status_t check_local(nccl_transport_t *nccl, bool gpu_shared)
     return bsattn_cuda_check(cudaSetDevice(nccl->device), "cudaSetDevice");
 }
 
-/* The identity that rank 0 makes up, and whether it could. */
+/* The identity that rank 0 makes up, and whether it could. Its mode is everybody's. */
 typedef struct nccl_invitation {
     ncclUniqueId id;
     int result;
     int version;
+    nccl_mode_t mode;
 } nccl_invitation_t;
 
 static bsattn_status_t invite(nccl_transport_t *nccl, nccl_invitation_t *invitation)
 {
     bsattn_transport_t *transport = &nccl->control.super;
 
-    *invitation = (nccl_invitation_t){.version = nccl->version};
+    invitation->version = nccl->version;
     if (transport->first_rank == 0) {
         invitation->result = (int)ncclGetUniqueId(&invitation->id);
     }
@@ -332,7 +319,7 @@ static bsattn_status_t invite(nccl_transport_t *nccl, nccl_invitation_t *invitat
                            invitation->version / 10000, invitation->version / 100 % 100,
                            invitation->version % 100);
     }
-    return BSATTN_OK;
+    return (invitation->mode == MODE_PUT) ? bsattn_nccl_put_check(nccl->version) : BSATTN_OK;
 }
 
 static bsattn_status_t join(nccl_transport_t *nccl, const nccl_invitation_t *invitation)
@@ -341,11 +328,12 @@ static bsattn_status_t join(nccl_transport_t *nccl, const nccl_invitation_t *inv
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
 
     config.blocking = 0;
-    BSATTN_TRY(nccl_check(nccl,
-                          ncclCommInitRankConfig(&nccl->comm, transport->ranks, invitation->id,
-                                                 transport->first_rank, &config),
-                          "ncclCommInitRankConfig"));
-    return settle(nccl, "for NCCL to start on all ranks");
+    BSATTN_TRY(bsattn_nccl_check(&nccl->comm,
+                                 ncclCommInitRankConfig(&nccl->comm.handle, transport->ranks,
+                                                        invitation->id, transport->first_rank,
+                                                        &config),
+                                 "ncclCommInitRankConfig"));
+    return bsattn_nccl_settle(&nccl->comm, "for NCCL to start on all ranks");
 }
 
 /* One small message around the ring: connections are made here, not in the first step, and what
@@ -356,17 +344,18 @@ static bsattn_status_t greet(nccl_transport_t *nccl, char *memory, cudaStream_t 
     const bsattn_transport_t *transport = &nccl->control.super;
     int ranks = transport->ranks;
     int rank = transport->first_rank;
+    char *heard = memory + GREETING_SIZE;
+    bsattn_nccl_message_t message = {
+        .rows = memory,
+        .out_bytes = GREETING_SIZE,
+        .to = (rank + 1) % ranks,
+        .base = heard,
+        .in_bytes = GREETING_SIZE,
+        .from = (rank + ranks - 1) % ranks,
+        .what = "for its neighbours to be connected by NCCL",
+    };
 
-    BSATTN_TRY(nccl_check(nccl, ncclGroupStart(), "ncclGroupStart"));
-    BSATTN_TRY(nccl_check(
-        nccl, ncclSend(memory, GREETING_SIZE, ncclInt8, (rank + 1) % ranks, nccl->comm, stream),
-        "ncclSend"));
-    BSATTN_TRY(nccl_check(nccl,
-                          ncclRecv(memory + GREETING_SIZE, GREETING_SIZE, ncclInt8,
-                                   (rank + ranks - 1) % ranks, nccl->comm, stream),
-                          "ncclRecv"));
-    BSATTN_TRY(nccl_check(nccl, ncclGroupEnd(), "ncclGroupEnd"));
-    return settle(nccl, "for its neighbours to be connected by NCCL");
+    return move(nccl, &message, stream);
 }
 
 static bsattn_status_t look_at_stream(void *arg, bool *done_p)
@@ -398,9 +387,8 @@ static bsattn_status_t connect_ring(nccl_transport_t *nccl)
         status = bsattn_control_until(&nccl->control, look_at_stream, &stream,
                                       "for its neighbours to be heard by NCCL");
     }
-    if ((status != BSATTN_OK) && (nccl->comm != NULL)) {
-        (void)ncclCommAbort(nccl->comm); /* else freeing waits for a message that never comes */
-        nccl->comm = NULL;
+    if (status != BSATTN_OK) {
+        bsattn_nccl_abort(&nccl->comm); /* else freeing waits for a message that never comes */
     }
     (void)cudaFree(memory);
     if (stream != NULL) {
@@ -409,15 +397,29 @@ static bsattn_status_t connect_ring(nccl_transport_t *nccl)
     return status;
 }
 
+static bsattn_status_t open_put(nccl_transport_t *nccl)
+{
+    bsattn_transport_t *transport = &nccl->control.super;
+
+    BSATTN_TRY(
+        bsattn_transport_agree(transport, bsattn_nccl_put_create(&nccl->comm, &nccl->put)));
+    return bsattn_transport_agree(transport, bsattn_nccl_put_open(nccl->put));
+}
+
 /* Collective, step by step: no rank goes on where another cannot. */
 static bsattn_status_t nccl_init(nccl_transport_t *nccl, bool gpu_shared)
 {
     bsattn_transport_t *transport = &nccl->control.super;
-    nccl_invitation_t invitation;
+    nccl_invitation_t invitation = {.mode = MODE_AUTO};
 
+    BSATTN_TRY(bsattn_transport_agree(transport, read_mode(&invitation.mode)));
     BSATTN_TRY(bsattn_transport_agree(transport, check_local(nccl, gpu_shared)));
     BSATTN_TRY(bsattn_transport_agree(transport, invite(nccl, &invitation)));
     BSATTN_TRY(bsattn_transport_agree(transport, join(nccl, &invitation)));
+    transport->way = ways[invitation.mode];
+    if ((invitation.mode == MODE_PUT) && (transport->ranks > 1)) {
+        BSATTN_TRY(open_put(nccl));
+    }
     return bsattn_transport_agree(transport, connect_ring(nccl));
 }
 
@@ -431,6 +433,7 @@ bsattn_status_t bsattn_transport_nccl_create(const void *comm, double timeout_s,
         return bsattn_fail(BSATTN_ERR_MEMORY, "no memory for the nccl transport");
     }
     nccl->device = device;
+    nccl->comm.control = &nccl->control;
     status = bsattn_control_init(&nccl->control, &nccl_ops, comm, timeout_s);
     if (status != BSATTN_OK) {
         free(nccl);
@@ -438,10 +441,7 @@ bsattn_status_t bsattn_transport_nccl_create(const void *comm, double timeout_s,
     }
     status = nccl_init(nccl, gpu_shared);
     if (status != BSATTN_OK) {
-        if (nccl->comm != NULL) {
-            (void)ncclCommAbort(nccl->comm);
-            nccl->comm = NULL;
-        }
+        bsattn_nccl_abort(&nccl->comm);
         nccl_destroy(&nccl->control.super);
         return status;
     }

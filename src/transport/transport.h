@@ -97,6 +97,7 @@ struct bsattn_transport {
     int ranks; /**< P */
     int local_count;
     int first_rank;
+    const char *way; /**< nccl: how it moves chunks, and why so; else NULL */
     bsattn_outcome_t *outcomes; /**< [P + local_count], for agreeing; owned */
 };
 
@@ -120,19 +121,21 @@ bsattn_status_t bsattn_transport_loop_create(int ranks, bsattn_transport_t **tra
 bsattn_status_t bsattn_transport_mpi_create(const void *comm, double timeout_s,
                                             bsattn_transport_t **transport_p);
 
-/** One rank per process and GPUs, over NCCL. Collective.
+/** One rank per process and GPUs, over NCCL. Collective. Chunks go by send and receive; with the
+ *  environment variable BSATTN_NCCL_MODE=put on rank 0 by one-sided puts (nccl_put.h).
  *  @param comm        address of an MPI_Comm; duplicated: for starting, agreeing and gathering
  *  @param timeout_s   longest wait without progress; 0: for ever
  *  @param device      GPU of this rank
  *  @param gpu_shared  two ranks of the job have the same GPU
- *  @return BSATTN_OK, BSATTN_ERR_MEMORY or BSATTN_ERR_ENVIRONMENT (also if this build has none) */
+ *  @return BSATTN_OK, BSATTN_ERR_MEMORY, BSATTN_ERR_INPUT (BSATTN_NCCL_MODE) or
+ *          BSATTN_ERR_ENVIRONMENT (also if this build has none) */
 bsattn_status_t bsattn_transport_nccl_create(const void *comm, double timeout_s, int device,
                                              bool gpu_shared, bsattn_transport_t **transport_p);
 
 /** @return NCCL's version as it says itself, e.g. 23004; 0: not in this build */
 int bsattn_nccl_version(void);
 
-/** One rank per process of one host, with access to one another's GPU memory. Collective.
+/** One rank per process of one host, each writing into the GPU memory of the next. Collective.
  *  Parameters and results as for bsattn_transport_nccl_create(). */
 bsattn_status_t bsattn_transport_ipc_create(const void *comm, double timeout_s, int device,
                                             bool gpu_shared, bsattn_transport_t **transport_p);

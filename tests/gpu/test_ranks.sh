@@ -7,7 +7,8 @@
 #     test_ranks.sh BSATTN_RING [MPIEXEC [NUMPROC_FLAG]]
 #
 # Ranks share GPUs where there are fewer of these. NCCL takes part where each rank has a GPU of its own, or
-# NCCL_MULTI_RANK_GPU_ENABLE=1 is set. Closes with "N passed, N failed, N skipped"; 77 without a GPU.
+# NCCL_MULTI_RANK_GPU_ENABLE=1 is set; nccl-put is the same transport with BSATTN_NCCL_MODE=put. Closes with "N passed, N failed,
+# N skipped"; 77 without a GPU.
 set -euo pipefail
 
 ring=$(realpath "$1")
@@ -16,6 +17,7 @@ numproc=${3:--n}
 seconds=120      # for one run
 tolerance=1e-3   # of the sum of |O|, relative
 rank_counts=(1 2 3 4 8)
+transports=(loop ipc mpi nccl nccl-put)
 
 # MPI as root with more ranks than cores, for Open MPI 4 and 5; MPICH needs none of it.
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 PRTE_ALLOW_RUN_AS_ROOT=1
@@ -84,16 +86,24 @@ reason() {
 
 # launch TRANSPORT RANKS ARGUMENT..: one run; what it says goes to $work/told. Returns its exit code.
 launch() {
-    local transport=$1 ranks=$2 code=0
+    local transport=$1 ranks=$2 mode=sendrecv code=0
     shift 2
+    if [ "$transport" = nccl-put ]; then
+        transport=nccl
+        mode=put
+    fi
     if [ "$transport" = loop ]; then
         timeout -k 5 "$seconds" "$ring" "$@" --backend cuda --transport loop --ranks "$ranks" \
             >"$work/told" 2>&1 </dev/null || code=$?
     else
-        timeout -k 5 "$seconds" "$mpiexec" "$numproc" "$ranks" "$ring" "$@" --backend cuda \
+        BSATTN_NCCL_MODE=$mode timeout -k 5 "$seconds" "$mpiexec" "$numproc" "$ranks" "$ring" "$@" --backend cuda \
             --transport "$transport" >"$work/told" 2>&1 </dev/null || code=$?
     fi
     return "$code"
+}
+
+uses_nccl() {
+    [ "$1" = nccl ] || [ "$1" = nccl-put ]
 }
 
 # Whether a transport is to be tried with so many ranks; says why not.
@@ -106,7 +116,7 @@ offered() {
         echo "$mpiexec is not there"
         return 1
     fi
-    if [ "$transport" = nccl ] && [ "$ranks" -gt "$gpus" ] && [ "${NCCL_MULTI_RANK_GPU_ENABLE:-0}" != 1 ]; then
+    if uses_nccl "$transport" && [ "$ranks" -gt "$gpus" ] && [ "${NCCL_MULTI_RANK_GPU_ENABLE:-0}" != 1 ]; then
         echo "$ranks ranks, $gpus GPU(s)"
         return 1
     fi
@@ -132,7 +142,7 @@ compare() {
     fi
     rm -f "$work/record.json"
     launch "$transport" "$ranks" run "$@" --json "$work/record.json" || code=$?
-    if [ "$code" -eq 3 ] && [ "$transport" = nccl ]; then
+    if [ "$code" -eq 3 ] && uses_nccl "$transport"; then
         skip "$name: $(reason)"
         return
     fi
@@ -143,6 +153,8 @@ compare() {
     sum=$(digest "$work/record.json")
     if ! grep -q '"passed": *true' "$work/record.json"; then
         fail "$name: the record has no check that passed"
+    elif [ "$transport" = nccl-put ] && ! grep -q 'one-sided put' "$work/record.json"; then
+        fail "$name: the record names another way than put"
     elif [ -n "$expected" ] && ! close_enough "$sum" "$expected"; then
         fail "$name: out_abs_sum $sum, and $expected on one rank"
     else
@@ -162,7 +174,7 @@ pattern() {
         return
     fi
     for ranks in "${rank_counts[@]}"; do
-        for transport in loop ipc mpi nccl; do
+        for transport in "${transports[@]}"; do
             if [ "$transport" = loop ] && [ "$ranks" -eq 1 ]; then
                 continue
             fi
@@ -179,7 +191,7 @@ verify() {
         return
     fi
     launch "$transport" "$ranks" verify -n 20 --seed "$ranks" || code=$?
-    if [ "$code" -eq 3 ] && [ "$transport" = nccl ]; then
+    if [ "$code" -eq 3 ] && uses_nccl "$transport"; then
         skip "$name: $(reason)"
     elif [ "$code" -ne 0 ]; then
         fail "$name: exit code $code"
@@ -289,8 +301,12 @@ pattern "causal zigzag" --seq 4096 --head-dim 128 --block 128 --pattern dense --
 pattern "per head" --seq 4500 --head-dim 64 --block 64 --layout cyclic:2 \
     --pattern '0-1@dilated(rates=1:2:4);2-3@random(blocks=6,seed=3)+sink(tokens=64)'
 
+# Messages of several pieces.
+rank_counts=(2 3)
+pattern "long messages" --seq 200K --head-dim 128 --block 128 --pattern dense
+
 for ranks in 1 2 3 4; do
-    for transport in loop ipc mpi nccl; do
+    for transport in "${transports[@]}"; do
         verify "$transport" "$ranks"
     done
 done

@@ -234,8 +234,13 @@ static void test_help_comes_first(void **state)
 
 static void test_precedence(void **state)
 {
-    char *const environment[] = {(char *)"BSATTN_SEQ=2K", (char *)"BSATTN_KV_HEADS=2",
-                                 (char *)"BSATTN_ISA=avx2", NULL};
+    char *const environment[] = {(char *)"BSATTN_SEQ=2K",
+                                 (char *)"BSATTN_KV_HEADS=2",
+                                 (char *)"BSATTN_ISA=avx2",
+                                 (char *)"BSATTN_CUDA_KERNEL=sm80",
+                                 (char *)"BSATTN_MPI_STAGED=1",
+                                 (char *)"BSATTN_NCCL_MODE=put",
+                                 NULL};
     fixture_t fixture;
 
     (void)state;
