@@ -368,8 +368,8 @@ template <class C> struct Consumer {
     Turn<C::Q_BUFFERS> leaving; /* of the unit whose results are in o */
     bool stored; /* those of the unit before are on their way */
 
-    float m[2];
-    float l[2];         /* this thread's columns only, until the end */
+    float m[2]; /* the rows' references; -inf: no key yet */
+    float l[2];      /* this thread's columns only, until the end */
     float s[SCORES]; /* scores, then probabilities */
     float o[RESULTS];
     uint32_t p[SCORES / 2];
@@ -475,7 +475,7 @@ template <class C> struct Consumer {
         }
     }
 
-    /* The largest of a row's scores in the tile. */
+    /* The largest of a row's scaled scores in the tile. */
     __device__ __forceinline__ float row_max(int h) const
     {
         float top = fmaxf(s[2 * h], s[2 * h + 1]);
@@ -488,6 +488,7 @@ template <class C> struct Consumer {
         return fmaxf(top, __shfl_xor_sync(~0u, top, 2)) * scale_log2;
     }
 
+    /* So that the maximum of the scores is that of the scaled ones. */
     __device__ __forceinline__ void flip()
     {
         if (negative) {
@@ -612,7 +613,8 @@ template <class C> struct Consumer {
 
     /* The unit whose results are in o. */
     int row; /* of the rank's tokens: this thread's first */
-    int head, batch;
+    int head;
+    int batch;
     bool active, first, last; /* this warp's rows */
 
     __device__ __forceinline__ bool lone_copy(const Slot &slot) const
@@ -640,7 +642,9 @@ template <class C> struct Consumer {
 
     __device__ __forceinline__ int64_t state_row(int h) const
     {
-        return ((int64_t)batch * arguments.params.heads_q + head) * arguments.params.tokens + row + 8 * h;
+        int64_t stream = (int64_t)batch * arguments.params.heads_q + head;
+
+        return stream * arguments.params.tokens + row + 8 * h;
     }
 
     __device__ __forceinline__ void next_sums(const Slot &slot);
@@ -1043,11 +1047,30 @@ int make_arguments(const bsattn_attend_cuda_params_t *params, Arguments *argumen
     return make_key_maps(params, keys, arguments->keys);
 }
 
+/* What a launch asks for. Small problems are launched again and again with the same parameters, and a
+ * map takes the host about as long as the launch: the last ones are kept. */
+int find_arguments(const bsattn_attend_cuda_params_t *params, const Arguments **arguments_p)
+{
+    static thread_local bsattn_attend_cuda_params_t known;
+    static thread_local Arguments arguments;
+
+    *arguments_p = &arguments;
+    if (memcmp(&known, params, sizeof(known)) == 0) {
+        return cudaSuccess;
+    }
+    memset(&known, 0, sizeof(known));
+    int error = make_arguments(params, &arguments);
+    if (error == cudaSuccess) {
+        memcpy(&known, params, sizeof(known));
+    }
+    return error;
+}
+
 template <class C> int launch(const bsattn_attend_cuda_params_t *params, cudaStream_t stream)
 {
     static int multiprocessors = 0; /* of the devices of a process, which are alike; 0: not asked */
-    Arguments arguments;
-    int error = make_arguments(params, &arguments);
+    const Arguments *arguments;
+    int error = find_arguments(params, &arguments);
 
     if (error != cudaSuccess) {
         return error;
@@ -1071,7 +1094,7 @@ template <class C> int launch(const bsattn_attend_cuda_params_t *params, cudaStr
     }
     unsigned grid = (unsigned)((params->unit_count < multiprocessors) ? params->unit_count
                                                                       : multiprocessors);
-    attend_kernel<C><<<grid, C::THREADS, C::TEAMS * sizeof(Shared<C>), stream>>>(arguments);
+    attend_kernel<C><<<grid, C::THREADS, C::TEAMS * sizeof(Shared<C>), stream>>>(*arguments);
     return cudaGetLastError();
 }
 

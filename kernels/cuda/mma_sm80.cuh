@@ -69,6 +69,25 @@ __device__ __forceinline__ void shared_store_16(uint32_t to, uint4 x)
                  : "memory");
 }
 
+/** Lanes 4g .. 4g+3 have each a word of four vectors of four words; give each lane a vector: lane
+ *  4g + t has word t of vector j in words[j] and gets vector t.
+ *  @param t  lane % 4 */
+__device__ __forceinline__ uint4 quad_transpose(const uint32_t (&words)[4], int t)
+{
+    bool odd = (t & 1) != 0;
+    bool high = (t & 2) != 0;
+    uint32_t x_in = __shfl_xor_sync(~0u, odd ? words[0] : words[1], 1);
+    uint32_t y_in = __shfl_xor_sync(~0u, odd ? words[2] : words[3], 1);
+    uint32_t x0 = odd ? x_in : words[0];
+    uint32_t x1 = odd ? words[1] : x_in;
+    uint32_t y0 = odd ? y_in : words[2];
+    uint32_t y1 = odd ? words[3] : y_in;
+    uint32_t in0 = __shfl_xor_sync(~0u, high ? x0 : y0, 2);
+    uint32_t in1 = __shfl_xor_sync(~0u, high ? x1 : y1, 2);
+
+    return high ? make_uint4(in0, in1, y0, y1) : make_uint4(x0, x1, in0, in1);
+}
+
 /* --------------------------------------------------------------------------------------- copies */
 
 /* Whoever reads what copies wrote comes after a wait and a barrier, and that is where the compiler

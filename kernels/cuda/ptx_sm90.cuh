@@ -64,11 +64,6 @@ __device__ __forceinline__ void named_arrive(int number, int threads)
 
 /* ------------------------------------------------------------------------------------------ copies */
 
-__device__ __forceinline__ void tensor_map_prefetch(const CUtensorMap *map)
-{
-    asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
-}
-
 /** Copy the box at {0, row, head, batch, slab} of a 5-dimensional map into shared memory. */
 __device__ __forceinline__ void tensor_load(uint32_t to, const CUtensorMap *map, uint32_t barrier,
                                             int row, int head, int batch, int slab)
