@@ -611,8 +611,8 @@ static void launch_sets(bsattn_gpu_case_t *gpu, int launch)
     size_t maps_bytes = made->params[0].key_heads_alike
                             ? 0
                             : bsattn_attend_cuda_maps_bytes(gpu->params.kernel, problem->heads_kv);
-    void *maps = host_new(maps_bytes + 64, 1);
-    void *aligned = (void *)(((uintptr_t)maps + 63) / 64 * 64);
+    void *maps = host_new(maps_bytes + 128, 1);
+    void *aligned = (void *)(((uintptr_t)maps + 127) / 128 * 128);
 
     for (int s = 0; s < gpu->params.sets; ++s) {
         bsattn_attend_cuda_params_t *params = &made->params[s];

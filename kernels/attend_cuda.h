@@ -100,7 +100,8 @@ typedef struct bsattn_attend_cuda_params {
     int heads_kv;
     int head_dim; /**< D */
     bsattn_dtype_t dtype;
-    float scale;
+    float scale; /**< scale * log2(e) * a score should stay below 2^27: fp32 tells probabilities
+                      of larger ones apart no longer */
     bsattn_tile_shape_t shape;
     int granule; /**< min(B, shape.key_tile) */
 

@@ -1068,20 +1068,22 @@ int find_arguments(const bsattn_attend_cuda_params_t *params, const Arguments **
 
 template <class C> int launch(const bsattn_attend_cuda_params_t *params, cudaStream_t stream)
 {
-    static int multiprocessors = 0; /* of the devices of a process, which are alike; 0: not asked */
+    static thread_local int ready_device = -1; /* that was asked and told last */
+    static thread_local int multiprocessors;
     const Arguments *arguments;
+    int device;
     int error = find_arguments(params, &arguments);
 
+    static_assert(C::TEAMS * sizeof(Shared<C>) <= 227 * 1024, "all that a CTA may have");
+    if (error == cudaSuccess) {
+        error = cudaGetDevice(&device);
+    }
     if (error != cudaSuccess) {
         return error;
     }
-    if (multiprocessors == 0) {
-        int device;
-        int count;
-        cudaError_t status = cudaGetDevice(&device);
-        if (status == cudaSuccess) {
-            status = cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device);
-        }
+    if (device != ready_device) {
+        cudaError_t status = cudaDeviceGetAttribute(&multiprocessors,
+                                                    cudaDevAttrMultiProcessorCount, device);
         if (status == cudaSuccess) {
             status = cudaFuncSetAttribute(attend_kernel<C>,
                                           cudaFuncAttributeMaxDynamicSharedMemorySize,
@@ -1090,7 +1092,7 @@ template <class C> int launch(const bsattn_attend_cuda_params_t *params, cudaStr
         if (status != cudaSuccess) {
             return status;
         }
-        multiprocessors = count;
+        ready_device = device;
     }
     unsigned grid = (unsigned)((params->unit_count < multiprocessors) ? params->unit_count
                                                                       : multiprocessors);

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAPS_ALIGNMENT = 64 };
+enum { MAPS_ALIGNMENT = 128 };
 
 typedef struct cuda_step {
     bsattn_attend_cuda_params_t attend; /* but for the tensors of an execution */

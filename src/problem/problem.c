@@ -121,8 +121,8 @@ bsattn_status_t bsattn_problem_check(const bsattn_problem_t *problem)
         return bsattn_fail(BSATTN_ERR_INPUT, "block %d: must be 16, 32, 64, 128 or 256",
                            problem->block);
     }
-    if (isinf(problem->scale)) {
-        return bsattn_fail(BSATTN_ERR_INPUT, "scale %g: must be finite", problem->scale);
+    if (isinf((float)problem->scale)) {
+        return bsattn_fail(BSATTN_ERR_INPUT, "scale %g: must be finite in fp32", problem->scale);
     }
     return check_sizes(problem);
 }

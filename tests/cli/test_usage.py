@@ -33,6 +33,7 @@ REFUSED = [
     (["run", "--check=-1"], ["-1"]),
     (["run", "--timeout", "nan"], ["nan"]),
     (["run", "--scale", "inf"], ["inf"]),
+    (["run", "--scale", "1e39"], ["scale 1e+39", "fp32"]),
     (["run", "-n", "0"], ["iters", "0", "1 to 1000000"]),
     (["run", "-n", "2000000"], ["iters", "2000000", "1 to 1000000"]),
     (["plan", "--out", "x.npy"], ["--out", "plan", "run"]),

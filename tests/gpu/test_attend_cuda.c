@@ -69,7 +69,8 @@ static bool one_in(test_case_t *test, int count)
 static void draw_shapes(test_case_t *test, const bsattn_cuda_kernel_t *kernel)
 {
     static const int groups[] = {1, 2, 2, 3, 4, 8};
-    static const double scales[] = {-0.2, 0.0, 1.0, 12.0}; /* large: rows outgrow their first tile */
+    /* Large ones: rows outgrow the reference of their first tile. */
+    static const double scales[] = {-12.0, -0.2, 0.0, 1.0, 12.0};
     bsattn_problem_t *problem = &test->drawn.problem;
 
     if (kernel == &bsattn_attend_sm90) {
