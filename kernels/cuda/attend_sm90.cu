@@ -36,30 +36,43 @@ struct Arguments {
     bsattn_attend_cuda_params_t params;
 };
 
-/* What a warpgroup must know of a unit. */
-struct Slot {
-    const bsattn_key_tile_t *tiles;
-    const bsattn_tile_run_t *runs;
-    int32_t row[2];
-    int32_t head[2];
-    int32_t batch;
-    int32_t tile_count;
-    int32_t key_tiles; /* 0: no more units */
-    uint8_t active;
+/* The rows of a unit that one warpgroup works on. */
+struct Part {
+    int64_t state_row; /* of row, among all of [b, Hq, n] */
+    int32_t row;
+    int32_t head;
+    int32_t rows;   /* from row on; the rest do not exist */
+    uint8_t active; /* bit per warp; not set for a copy of the other half */
     uint8_t first;
     uint8_t last;
 };
 
+/* What must be known of a unit. */
+struct Slot {
+    Part parts[2];
+    const bsattn_key_tile_t *tiles;
+    const bsattn_tile_run_t *runs;
+    int32_t batch;
+    int32_t key_head;
+    int32_t tile_count;
+    int32_t key_tiles; /* 0: no more units */
+};
+
+/* A unit's results are written when the next has begun and the one after that is fetched. */
+enum { SLOTS = 3 };
+
 /* A team is one or two warpgroups that work on a unit together; teams of a CTA have nothing in common
  * but the multiprocessor. */
-template <typename T, int D_, int TEAMS_, int GROUPS_, int KEYS_, int STAGES_, int Q_BUFFERS_>
+template <typename T, int D_, int TEAMS_, int GROUPS_, int KEYS_, int K_STAGES_, int V_STAGES_,
+          int Q_BUFFERS_>
 struct Config {
     using Element = T;
     static constexpr int D = D_;
     static constexpr int TEAMS = TEAMS_;
     static constexpr int GROUPS = GROUPS_; /* warpgroups of a team */
     static constexpr int KEYS = KEYS_;     /* of a tile */
-    static constexpr int STAGES = STAGES_; /* of K and of V */
+    static constexpr int K_STAGES = K_STAGES_;
+    static constexpr int V_STAGES = V_STAGES_;
     static constexpr int Q_BUFFERS = Q_BUFFERS_;
     static constexpr int SLABS = D / 64;
     static constexpr int Q_BYTES = 64 * D * 2; /* of one warpgroup */
@@ -75,19 +88,21 @@ struct Config {
     /* With four warpgroups there is always other work beside the products. */
     static constexpr bool TURNS = (GROUPS == 2) && (TEAMS == 1);
     static constexpr bool HOLD = TEAMS * GROUPS == 2;
+    /* With two, values that come late are waited for under the product of the scores. */
+    static constexpr bool VALUES_LATE = TEAMS * GROUPS == 2;
 };
 
 /* What a team shares. */
 template <class C> struct Shared {
     alignas(1024) uint8_t q[C::Q_BUFFERS][C::GROUPS][C::Q_BYTES];
-    alignas(1024) uint8_t k[C::STAGES][C::TILE_BYTES];
-    alignas(1024) uint8_t v[C::STAGES][C::TILE_BYTES];
-    alignas(16) bsattn_key_tile_t masks[C::STAGES];
-    Slot slots[2];
+    alignas(1024) uint8_t k[C::K_STAGES][C::TILE_BYTES];
+    alignas(1024) uint8_t v[C::V_STAGES][C::TILE_BYTES];
+    alignas(16) bsattn_key_tile_t masks[C::K_STAGES];
+    Slot slots[SLOTS];
     uint64_t slot_full[2], slot_empty[2];
     uint64_t q_full[C::Q_BUFFERS], q_empty[C::Q_BUFFERS];
-    uint64_t k_full[C::STAGES], k_empty[C::STAGES];
-    uint64_t v_full[C::STAGES], v_empty[C::STAGES];
+    uint64_t k_full[C::K_STAGES], k_empty[C::K_STAGES];
+    uint64_t v_full[C::V_STAGES], v_empty[C::V_STAGES];
 };
 
 /* A place in a ring of COUNT, and the parity of its phase. */
@@ -105,7 +120,36 @@ template <int COUNT> struct Turn {
     }
 };
 
+/* A unit's slot, and the barriers that tell of it. */
+struct SlotTurn {
+    Turn<2> barrier;
+    Turn<SLOTS> slot;
+
+    __device__ __forceinline__ void next()
+    {
+        barrier.next();
+        slot.next();
+    }
+};
+
 /* --------------------------------------------------------------------------------- fetching work */
+
+__device__ Part read_part(const bsattn_attend_cuda_params_t &params, const bsattn_unit_t &unit,
+                          const bsattn_tile_item_t &item, int h)
+{
+    Part part;
+    bool copy = (h == 1) && (unit.head[0] == unit.head[1]) && (item.row[0] == item.row[1]);
+    int64_t rows = params.tokens - item.row[h];
+
+    part.row = item.row[h];
+    part.head = unit.head[h];
+    part.state_row = ((int64_t)unit.batch * params.heads_q + part.head) * params.tokens + part.row;
+    part.rows = (int32_t)((rows < BSATTN_TILE_HALF) ? rows : BSATTN_TILE_HALF);
+    part.active = copy ? 0 : (item.active >> 4 * h) & 0xF;
+    part.first = (item.first >> 4 * h) & 0xF;
+    part.last = (item.last >> 4 * h) & 0xF;
+    return part;
+}
 
 __device__ Slot read_unit(const bsattn_attend_cuda_params_t &params, int64_t unit)
 {
@@ -117,15 +161,12 @@ __device__ Slot read_unit(const bsattn_attend_cuda_params_t &params, int64_t uni
         slot.tiles = found.list->tiles + item.tile_first;
         slot.runs = found.list->runs + item.run_first;
         for (int h = 0; h < 2; ++h) {
-            slot.row[h] = item.row[h];
-            slot.head[h] = found.head[h];
+            slot.parts[h] = read_part(params, found, item, h);
         }
         slot.batch = found.batch;
+        slot.key_head = found.head[0] / (params.heads_q / params.heads_kv);
         slot.tile_count = item.tile_count;
         slot.key_tiles = item.key_tiles;
-        slot.active = item.active;
-        slot.first = item.first;
-        slot.last = item.last;
     }
     return slot;
 }
@@ -176,22 +217,23 @@ __device__ __forceinline__ int64_t first_unit(int team)
 template <class C> struct Fetcher {
     const Arguments &arguments;
     Shared<C> &shared;
-    Turn<2> turn; /* of the slot to be filled next */
+    SlotTurn turn; /* of the slot to be filled next */
 
     __device__ __forceinline__ bool publish(int64_t unit)
     {
         Slot slot = read_unit(arguments.params, unit);
 
         wait_for_slot();
-        shared.slots[turn.index] = slot;
-        barrier_arrive(shared_address(&shared.slot_full[turn.index]));
+        shared.slots[turn.slot.index] = slot;
+        barrier_arrive(shared_address(&shared.slot_full[turn.barrier.index]));
         turn.next();
         return slot.key_tiles > 0;
     }
 
     __device__ __forceinline__ void wait_for_slot()
     {
-        barrier_wait(shared_address(&shared.slot_empty[turn.index]), turn.parity ^ 1);
+        barrier_wait(shared_address(&shared.slot_empty[turn.barrier.index]),
+                     turn.barrier.parity ^ 1);
     }
 
     __device__ __forceinline__ bool publish_next()
@@ -230,14 +272,16 @@ template <class C> struct Loader {
     const Arguments &arguments;
     Shared<C> &shared;
     Fetcher<C> fetcher; /* without a fetcher's warp */
-    Turn<C::STAGES> stage;
+    Turn<C::K_STAGES> k_stage;
+    Turn<C::V_STAGES> v_stage;
     Turn<C::Q_BUFFERS> q;
     int until_fetch; /* tiles to load before the next unit is fetched */
 
     /* The next unit is fetched once the stages are full: what that takes is then covered. */
     __device__ __forceinline__ void tile_loaded()
     {
-        stage.next();
+        k_stage.next();
+        v_stage.next();
         if (!C::FETCHER && (--until_fetch == 0)) {
             (void)fetcher.publish_next();
         }
@@ -250,19 +294,19 @@ template <class C> struct Loader {
 #pragma unroll 1
         for (int t = 0; t < slot.tile_count; ++t) {
             const bsattn_key_tile_t *tile = slot.tiles + t;
-            uint32_t k_full = shared_address(&shared.k_full[stage.index]);
-            uint32_t v_full = shared_address(&shared.v_full[stage.index]);
+            uint32_t k_full = shared_address(&shared.k_full[k_stage.index]);
+            uint32_t v_full = shared_address(&shared.v_full[v_stage.index]);
 
             prefetch(tile + 1); /* may be another item's, or nobody's: an address is all it takes */
-            barrier_wait(shared_address(&shared.k_empty[stage.index]), stage.parity ^ 1);
+            barrier_wait(shared_address(&shared.k_empty[k_stage.index]), k_stage.parity ^ 1);
             barrier_arrive_expect(k_full, C::TILE_BYTES + sizeof(bsattn_key_tile_t));
-            bulk_load(shared_address(&shared.masks[stage.index]), tile, sizeof(bsattn_key_tile_t),
+            bulk_load(shared_address(&shared.masks[k_stage.index]), tile, sizeof(bsattn_key_tile_t),
                       k_full);
-            load_masked_tile<C>(source, MAP_K_TILE, shared_address(shared.k[stage.index]), k_full,
+            load_masked_tile<C>(source, MAP_K_TILE, shared_address(shared.k[k_stage.index]), k_full,
                                 tile->key_row, granule);
-            barrier_wait(shared_address(&shared.v_empty[stage.index]), stage.parity ^ 1);
+            barrier_wait(shared_address(&shared.v_empty[v_stage.index]), v_stage.parity ^ 1);
             barrier_arrive_expect(v_full, C::TILE_BYTES);
-            load_masked_tile<C>(source, MAP_V_TILE, shared_address(shared.v[stage.index]), v_full,
+            load_masked_tile<C>(source, MAP_V_TILE, shared_address(shared.v[v_stage.index]), v_full,
                                 tile->key_row, granule);
             tile_loaded();
         }
@@ -277,20 +321,20 @@ template <class C> struct Loader {
 
 #pragma unroll 1
         for (; left > 0; --left) {
-            uint32_t k_full = shared_address(&shared.k_full[stage.index]);
-            uint32_t v_full = shared_address(&shared.v_full[stage.index]);
+            uint32_t k_full = shared_address(&shared.k_full[k_stage.index]);
+            uint32_t v_full = shared_address(&shared.v_full[v_stage.index]);
 
             if (in_run == 0) {
                 row = at->key_row;
                 in_run = at->tile_count;
                 prefetch(++at);
             }
-            barrier_wait(shared_address(&shared.k_empty[stage.index]), stage.parity ^ 1);
+            barrier_wait(shared_address(&shared.k_empty[k_stage.index]), k_stage.parity ^ 1);
             barrier_arrive_expect(k_full, C::TILE_BYTES);
-            load_run_tile<C>(source, MAP_K_RUN, shared_address(shared.k[stage.index]), k_full, row);
-            barrier_wait(shared_address(&shared.v_empty[stage.index]), stage.parity ^ 1);
+            load_run_tile<C>(source, MAP_K_RUN, shared_address(shared.k[k_stage.index]), k_full, row);
+            barrier_wait(shared_address(&shared.v_empty[v_stage.index]), v_stage.parity ^ 1);
             barrier_arrive_expect(v_full, C::TILE_BYTES);
-            load_run_tile<C>(source, MAP_V_RUN, shared_address(shared.v[stage.index]), v_full, row);
+            load_run_tile<C>(source, MAP_V_RUN, shared_address(shared.v[v_stage.index]), v_full, row);
             row += C::KEYS;
             --in_run;
             tile_loaded();
@@ -300,22 +344,21 @@ template <class C> struct Loader {
     __device__ __forceinline__ void unit(const Slot &slot)
     {
         uint32_t q_full = shared_address(&shared.q_full[q.index]);
-        int head = slot.head[0] / (arguments.params.heads_q / arguments.params.heads_kv);
-        KeySource source = {arguments.keys, head, slot.batch};
+        KeySource source = {arguments.keys, slot.key_head, slot.batch};
 
         if (arguments.head_maps != nullptr) {
-            source.maps = arguments.head_maps + head * MAPS_PER_HEAD;
+            source.maps = arguments.head_maps + slot.key_head * MAPS_PER_HEAD;
             source.head = 0;
         }
         barrier_wait(shared_address(&shared.q_empty[q.index]), q.parity ^ 1);
         barrier_arrive_expect(q_full, C::GROUPS * C::Q_BYTES);
 #pragma unroll
         for (int g = 0; g < C::GROUPS; ++g) {
-            tensor_load(shared_address(shared.q[q.index][g]), &arguments.q, q_full, slot.row[g],
-                        slot.head[g], slot.batch, 0);
+            tensor_load(shared_address(shared.q[q.index][g]), &arguments.q, q_full,
+                        slot.parts[g].row, slot.parts[g].head, slot.batch, 0);
         }
         q.next();
-        until_fetch = min(C::STAGES, slot.key_tiles);
+        until_fetch = min(C::V_STAGES, slot.key_tiles);
         masked_tiles(slot, source);
         runs(slot, source);
     }
@@ -325,20 +368,20 @@ template <class C>
 __device__ void load_units(const Arguments &arguments, Shared<C> &shared, int team)
 {
     Loader<C> loader = {arguments, shared, {arguments, shared}};
-    Turn<2> turn;
+    SlotTurn turn;
 
     if (!C::FETCHER) {
         (void)loader.fetcher.publish(first_unit(team));
     }
     for (;;) {
-        const Slot &slot = shared.slots[turn.index];
-        barrier_wait(shared_address(&shared.slot_full[turn.index]), turn.parity);
+        const Slot &slot = shared.slots[turn.slot.index];
+        barrier_wait(shared_address(&shared.slot_full[turn.barrier.index]), turn.barrier.parity);
         if (slot.key_tiles == 0) {
             break;
         }
         loader.unit(slot);
         if (C::FETCHER) {
-            barrier_arrive(shared_address(&shared.slot_empty[turn.index]));
+            barrier_arrive(shared_address(&shared.slot_empty[turn.barrier.index]));
         }
         turn.next();
     }
@@ -364,7 +407,8 @@ template <class C> struct Consumer {
     int lane;
     float scale_log2;
     bool negative; /* scale < 0: scores change sign, for the maximum's sake */
-    Turn<C::STAGES> k_stage, v_stage;
+    Turn<C::K_STAGES> k_stage;
+    Turn<C::V_STAGES> v_stage;
     Turn<C::Q_BUFFERS> leaving; /* of the unit whose results are in o */
     bool stored; /* those of the unit before are on their way */
 
@@ -398,6 +442,12 @@ template <class C> struct Consumer {
         }
     }
 
+    /* No product of the warpgroup reads the queries of the unit before any more. */
+    __device__ __forceinline__ void queries_done()
+    {
+        named_sync(8 + C::GROUPS * team + group, 128);
+    }
+
     /* Where the results of the unit before go out is free for queries again. */
     __device__ __forceinline__ void leave()
     {
@@ -426,6 +476,11 @@ template <class C> struct Consumer {
             }
         }
         product_commit();
+    }
+
+    __device__ __forceinline__ void wait_values()
+    {
+        barrier_wait(shared_address(&shared.v_full[v_stage.index]), v_stage.parity);
     }
 
     __device__ __forceinline__ void issue_results()
@@ -611,123 +666,108 @@ template <class C> struct Consumer {
         }
     }
 
-    /* The unit whose results are in o. */
-    int row; /* of the rank's tokens: this thread's first */
-    int head;
-    int batch;
-    bool active, first, last; /* this warp's rows */
-
-    __device__ __forceinline__ bool lone_copy(const Slot &slot) const
+    /* A row of the warp in [b, Hq, n]. */
+    __device__ __forceinline__ int64_t state_row(const Part &part, int row) const
     {
-        return (group == 1) && (slot.head[0] == slot.head[1]) && (slot.row[0] == slot.row[1]);
+        return part.state_row + 16 * warp + row;
     }
 
-    __device__ __forceinline__ void begin(const Slot &slot)
+    /* Whether rows of this warp have a state of earlier launches. */
+    __device__ __forceinline__ bool carried(const Part &part) const
     {
-        int bit = 4 * group + warp;
-
-        row = slot.row[group] + 16 * warp + lane / 4;
-        head = slot.head[group];
-        batch = slot.batch;
-        /* A head without a partner is both halves: one of them writes. */
-        active = (((slot.active >> bit) & 1) != 0) && !lone_copy(slot);
-        first = ((slot.first >> bit) & 1) != 0;
-        last = ((slot.last >> bit) & 1) != 0;
+        return (((part.active & ~part.first) >> warp) & 1) != 0;
     }
 
-    __device__ __forceinline__ bool continued(int h) const
-    {
-        return !first && active && (row + 8 * h < arguments.params.tokens);
-    }
+    /* Of the unit that ends: what results are to be multiplied with, and of one row, lane / 4 + 8 *
+     * (lane % 4) for lane % 4 < 2, the reference and the sum. */
+    struct Ending {
+        float factor[2];
+        float m;
+        float sum;
+    };
 
-    __device__ __forceinline__ int64_t state_row(int h) const
-    {
-        int64_t stream = (int64_t)batch * arguments.params.heads_q + head;
-
-        return stream * arguments.params.tokens + row + 8 * h;
-    }
-
-    __device__ __forceinline__ void next_sums(const Slot &slot);
-    __device__ __forceinline__ void read_results();
-    __device__ __forceinline__ void finish_sums(float (&ending)[2]);
-    __device__ __forceinline__ void write_state();
-    __device__ __forceinline__ void write_results(const float (&ending)[2]);
+    __device__ __forceinline__ void next_sums(const Part &part);
+    __device__ __forceinline__ void read_results(const Part &part);
+    __device__ __forceinline__ Ending finish_sums() const;
+    __device__ __forceinline__ void write_state(const Part &part);
+    __device__ __forceinline__ void send_results(const Part &part, int batch,
+                                                 const float (&factor)[2]);
+    __device__ __forceinline__ void write_results(const Slot &slot, const Ending &ending);
     __device__ __forceinline__ void scores_done(bool masked);
     __device__ __forceinline__ void results_done();
 };
 
 /* m and l of the unit that comes next: of earlier launches, or of no key. */
-template <class C> __device__ __forceinline__ void Consumer<C>::next_sums(const Slot &slot)
+template <class C> __device__ __forceinline__ void Consumer<C>::next_sums(const Part &part)
 {
-    const bsattn_attend_cuda_params_t &params = arguments.params;
-    int bit = 4 * group + warp;
-    bool carried = (((slot.active & ~slot.first) >> bit) & 1) != 0;
-    int64_t at = ((int64_t)slot.batch * params.heads_q + slot.head[group]) * params.tokens;
-
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
-        int64_t next = (int64_t)slot.row[group] + 16 * warp + lane / 4 + 8 * h;
         m[h] = -INFINITY;
         l[h] = 0.0f;
-        if (carried && (next < params.tokens)) {
-            float2 ml = reinterpret_cast<const float2 *>(params.state_ml)[at + next];
-            m[h] = ml.x;
-            l[h] = (lane % 4 == 0) ? ml.y : 0.0f;
-        }
     }
-}
-
-template <class C> __device__ __forceinline__ void Consumer<C>::read_results()
-{
+    if (carried(part)) {
+        const float2 *from = reinterpret_cast<const float2 *>(arguments.params.state_ml);
 #pragma unroll
-    for (int i = 0; i < RESULTS; ++i) {
-        o[i] = 0.0f;
-    }
-#pragma unroll
-    for (int h = 0; h < 2; ++h) {
-        if (continued(h)) {
-            const float *from =
-                arguments.params.state_o + state_row(h) * C::D + 2 * (lane % 4);
-#pragma unroll
-            for (int j = 0; j < C::D / 8; ++j) {
-                float2 pair = *reinterpret_cast<const float2 *>(from + 8 * j);
-                o[4 * j + 2 * h] = pair.x;
-                o[4 * j + 2 * h + 1] = pair.y;
+        for (int h = 0; h < 2; ++h) {
+            int at = lane / 4 + 8 * h;
+            if (16 * warp + at < part.rows) {
+                float2 ml = from[state_row(part, at)];
+                m[h] = ml.x;
+                l[h] = (lane % 4 == 0) ? ml.y : 0.0f;
             }
         }
     }
 }
 
-/* The sums of the unit are complete: write what comes of them. ending: what its results are to be
- * multiplied with. */
-template <class C> __device__ __forceinline__ void Consumer<C>::finish_sums(float (&ending)[2])
+template <class C> __device__ __forceinline__ void Consumer<C>::read_results(const Part &part)
 {
-    const bsattn_attend_cuda_params_t &params = arguments.params;
-
 #pragma unroll
-    for (int h = 0; h < 2; ++h) {
-        float sum = l[h];
-        sum += __shfl_xor_sync(~0u, sum, 1);
-        sum += __shfl_xor_sync(~0u, sum, 2);
-        ending[h] = (sum == 0.0f) ? 0.0f : __fdividef(1.0f, sum);
-        if (!active || (lane % 4 != 0) || (row + 8 * h >= params.tokens)) {
-            continue;
-        }
-        if (!last) {
-            reinterpret_cast<float2 *>(params.state_ml)[state_row(h)] = make_float2(m[h], sum);
-        } else if (params.lse != nullptr) {
-            params.lse[state_row(h)] =
-                (sum == 0.0f) ? -INFINITY : (m[h] + __log2f(sum)) * LN_2;
+    for (int i = 0; i < RESULTS; ++i) {
+        o[i] = 0.0f;
+    }
+    if (carried(part)) {
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+            int at = lane / 4 + 8 * h;
+            const float *from =
+                arguments.params.state_o + state_row(part, at) * C::D + 2 * (lane % 4);
+            if (16 * warp + at < part.rows) {
+#pragma unroll
+                for (int j = 0; j < C::D / 8; ++j) {
+                    float2 pair = *reinterpret_cast<const float2 *>(from + 8 * j);
+                    o[4 * j + 2 * h] = pair.x;
+                    o[4 * j + 2 * h + 1] = pair.y;
+                }
+            }
         }
     }
 }
 
-template <class C> __device__ __forceinline__ void Consumer<C>::write_state()
+/* The sums of the unit are complete. */
+template <class C>
+__device__ __forceinline__ typename Consumer<C>::Ending Consumer<C>::finish_sums() const
+{
+    Ending ending;
+    float sum[2];
+
+#pragma unroll
+    for (int h = 0; h < 2; ++h) {
+        sum[h] = l[h] + __shfl_xor_sync(~0u, l[h], 1);
+        sum[h] += __shfl_xor_sync(~0u, sum[h], 2);
+        ending.factor[h] = (sum[h] == 0.0f) ? 0.0f : reciprocal(sum[h]);
+    }
+    ending.m = (lane % 2 == 0) ? m[0] : m[1];
+    ending.sum = (lane % 2 == 0) ? sum[0] : sum[1];
+    return ending;
+}
+
+template <class C> __device__ __forceinline__ void Consumer<C>::write_state(const Part &part)
 {
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
-        if (row + 8 * h < arguments.params.tokens) {
-            float *to = arguments.params.state_o + state_row(h) * C::D + 2 * (lane % 4);
+        int at = lane / 4 + 8 * h;
+        float *to = arguments.params.state_o + state_row(part, at) * C::D + 2 * (lane % 4);
+        if (16 * warp + at < part.rows) {
 #pragma unroll
             for (int j = 0; j < C::D / 8; ++j) {
                 *reinterpret_cast<float2 *>(to + 8 * j) =
@@ -740,33 +780,56 @@ template <class C> __device__ __forceinline__ void Consumer<C>::write_state()
 /* Final results go out through the place of the unit's queries, a warp's 16 rows by one copy, which is
  * under way when this returns. */
 template <class C>
-__device__ __forceinline__ void Consumer<C>::write_results(const float (&ending)[2])
+__device__ __forceinline__ void Consumer<C>::send_results(const Part &part, int batch,
+                                                          const float (&factor)[2])
 {
-    named_sync(8 + C::GROUPS * team + group, 128); /* other warps' products may have read them */
-    if (!active) {
-        return;
-    }
-    if (!last) {
-        write_state();
-        return;
-    }
     uint32_t rows = shared_address(shared.q[leaving.index][group]) + warp * 16 * C::D * 2;
     uint32_t to = rows + lane % 16 * 128;
+
 #pragma unroll
     for (int j = 0; j < C::D / 8; j += 2) {
         uint32_t words[4];
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
-            words[i] = pack<T>(o[4 * j + 2 * i] * ending[i % 2],
-                               o[4 * j + 2 * i + 1] * ending[i % 2]);
+            words[i] = pack<T>(o[4 * j + 2 * i] * factor[i % 2],
+                               o[4 * j + 2 * i + 1] * factor[i % 2]);
         }
         store_matrices(to + j / 8 * 16 * 128 + (((j % 8 + lane / 16) ^ (lane % 8)) << 4), words);
     }
     shared_written_fence();
     __syncwarp();
     if (lane == 0) {
-        tensor_store(&arguments.o, rows, row, head, batch);
+        tensor_store(&arguments.o, rows, part.row + 16 * warp, part.head, batch);
         store_commit();
+    }
+}
+
+template <class C>
+__device__ __forceinline__ void Consumer<C>::write_results(const Slot &slot, const Ending &ending)
+{
+    const bsattn_attend_cuda_params_t &params = arguments.params;
+    const Part &part = slot.parts[group];
+    bool last = ((part.last >> warp) & 1) != 0;
+    int at = lane / 4 + 8 * (lane % 4);
+
+    if (((part.active >> warp) & 1) == 0) {
+        return;
+    }
+    if (last) {
+        send_results(part, slot.batch, ending.factor);
+    } else {
+        write_state(part);
+    }
+    /* Behind the results, whose way out waits for all that was written before. */
+    if ((lane % 4 < 2) && (16 * warp + at < part.rows)) {
+        int64_t to = state_row(part, at);
+        if (!last) {
+            reinterpret_cast<float2 *>(params.state_ml)[to] = make_float2(ending.m, ending.sum);
+        } else if (params.lse != nullptr) {
+            params.lse[to] = (ending.sum == 0.0f)
+                                 ? -INFINITY
+                                 : (ending.m + log2_approx(ending.sum)) * LN_2;
+        }
     }
 }
 
@@ -795,9 +858,10 @@ __device__ void compute_units(const Arguments &arguments, Shared<C> &shared, int
     float scale = arguments.params.scale;
     Consumer<C> self = {arguments, shared, team, thread / 128, thread % 128 / 32, thread % 32};
     Turn<C::Q_BUFFERS> q;
-    Turn<2> turn;
+    SlotTurn turn;
+    int ended = 0; /* slot of the unit whose results are in o */
     float sums[2];
-    float ending[2];
+    typename Consumer<C>::Ending ending;
     /* The compiler must know that all threads go the same way between products. */
     int key_tiles;
     int tile_count;
@@ -816,9 +880,8 @@ __device__ void compute_units(const Arguments &arguments, Shared<C> &shared, int
     if (key_tiles == 0) {
         return;
     }
-    self.begin(shared.slots[0]);
-    self.next_sums(shared.slots[0]);
-    self.read_results();
+    self.next_sums(shared.slots[0].parts[self.group]);
+    self.read_results(shared.slots[0].parts[self.group]);
     barrier_wait(shared_address(&shared.q_full[0]), 0);
     barrier_wait(shared_address(&shared.k_full[0]), 0);
     self.turn_begin();
@@ -835,14 +898,16 @@ __device__ void compute_units(const Arguments &arguments, Shared<C> &shared, int
     for (;;) {
         bool fresh = (++t == key_tiles);
         if (fresh) {
-            self.finish_sums(ending);
+            ending = self.finish_sums();
             self.leave(); /* the place may be where the next queries are to come */
-            self.release(&shared.slot_empty[turn.index]);
+            self.release(&shared.slot_empty[turn.barrier.index]);
+            ended = turn.slot.index;
             turn.next();
             q.next();
-            barrier_wait(shared_address(&shared.slot_full[turn.index]), turn.parity);
-            key_tiles = __shfl_sync(~0u, shared.slots[turn.index].key_tiles, 0);
-            tile_count = __shfl_sync(~0u, shared.slots[turn.index].tile_count, 0);
+            barrier_wait(shared_address(&shared.slot_full[turn.barrier.index]),
+                         turn.barrier.parity);
+            key_tiles = __shfl_sync(~0u, shared.slots[turn.slot.index].key_tiles, 0);
+            tile_count = __shfl_sync(~0u, shared.slots[turn.slot.index].tile_count, 0);
             if (key_tiles == 0) {
                 break;
             }
@@ -850,18 +915,25 @@ __device__ void compute_units(const Arguments &arguments, Shared<C> &shared, int
             barrier_wait(shared_address(&shared.q_full[q.index]), q.parity);
         }
         barrier_wait(shared_address(&shared.k_full[self.k_stage.index]), self.k_stage.parity);
-        barrier_wait(shared_address(&shared.v_full[self.v_stage.index]), self.v_stage.parity);
+        if (!C::VALUES_LATE) {
+            self.wait_values();
+        }
         self.turn_begin();
         product_fence();
         self.issue_scores(shared_address(shared.q[q.index][self.group]));
+        if (C::VALUES_LATE) {
+            self.wait_values();
+            product_fence();
+        }
         self.issue_results();
         self.turn_end();
         self.leave();
+        if (fresh) {
+            self.next_sums(shared.slots[turn.slot.index].parts[self.group]);
+            self.queries_done();
+        }
         product_wait<1>();
         self.scores_done(t < tile_count);
-        if (fresh) {
-            self.next_sums(shared.slots[turn.index]);
-        }
         self.softmax(sums);
         if (C::HOLD) {
             self.hold(sums);
@@ -869,20 +941,20 @@ __device__ void compute_units(const Arguments &arguments, Shared<C> &shared, int
         product_wait<0>();
         self.results_done();
         if (fresh) {
-            self.write_results(ending);
-            self.begin(shared.slots[turn.index]);
-            self.read_results();
+            self.write_results(shared.slots[ended], ending);
+            self.read_results(shared.slots[turn.slot.index].parts[self.group]);
             self.stored = true;
         }
         self.settle(t < tile_count, shared_address(shared.q[q.index][self.group]), sums);
         self.pack_scores();
     }
-    barrier_wait(shared_address(&shared.v_full[self.v_stage.index]), self.v_stage.parity);
+    self.wait_values();
     product_fence();
     self.issue_results();
     product_wait<0>();
     pin(self.o);
-    self.write_results(ending);
+    self.queries_done();
+    self.write_results(shared.slots[ended], ending);
     store_wait();
 }
 
@@ -900,9 +972,11 @@ template <class C> __device__ __forceinline__ void init_barriers(Shared<C> &shar
         barrier_init(shared_address(&shared.q_full[i]), 1);
         barrier_init(shared_address(&shared.q_empty[i]), warps);
     }
-    for (int i = 0; i < C::STAGES; ++i) {
+    for (int i = 0; i < C::K_STAGES; ++i) {
         barrier_init(shared_address(&shared.k_full[i]), 1);
         barrier_init(shared_address(&shared.k_empty[i]), warps);
+    }
+    for (int i = 0; i < C::V_STAGES; ++i) {
         barrier_init(shared_address(&shared.v_full[i]), 1);
         barrier_init(shared_address(&shared.v_empty[i]), warps);
     }
@@ -1106,11 +1180,11 @@ int launch_type(const bsattn_attend_cuda_params_t *params, cudaStream_t stream)
     bool wide = params->shape.halves == 2;
 
     if (params->head_dim == 64) {
-        return wide ? launch<Config<T, 64, 2, 2, 64, 4, 2>>(params, stream)
-                    : launch<Config<T, 64, 4, 1, 64, 2, 2>>(params, stream);
+        return wide ? launch<Config<T, 64, 2, 2, 64, 4, 4, 2>>(params, stream)
+                    : launch<Config<T, 64, 4, 1, 64, 2, 2, 2>>(params, stream);
     }
-    return wide ? launch<Config<T, 128, 1, 2, 128, 2, 2>>(params, stream)
-                : launch<Config<T, 128, 2, 1, 64, 2, 2>>(params, stream);
+    return wide ? launch<Config<T, 128, 1, 2, 128, 3, 2, 2>>(params, stream)
+                : launch<Config<T, 128, 2, 1, 64, 3, 2, 2>>(params, stream);
 }
 
 int attend_sm90_launch(const bsattn_attend_cuda_params_t *params, struct CUstream_st *stream)

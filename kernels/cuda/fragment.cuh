@@ -24,6 +24,24 @@ __device__ __forceinline__ float exp2_approx(float x)
     return y;
 }
 
+/** log2(x) by the special function unit; of normal numbers. */
+__device__ __forceinline__ float log2_approx(float x)
+{
+    float y;
+
+    asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+/** 1 / x by the special function unit. */
+__device__ __forceinline__ float reciprocal(float x)
+{
+    float y;
+
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 /** Two numbers rounded to T, the first in the lower half. */
 template <typename T> __device__ __forceinline__ uint32_t pack(float low, float high);
 

@@ -22,6 +22,7 @@ typedef struct bsattn_unit {
 static __device__ __forceinline__ bsattn_unit_t
 bsattn_unit_at(const bsattn_attend_cuda_params_t &params, int64_t unit)
 {
+    /* Divisions that are known beforehand are left out: who fetches units is waited for. */
     bsattn_unit_t result;
     int at = 0;
 
@@ -32,14 +33,14 @@ bsattn_unit_at(const bsattn_attend_cuda_params_t &params, int64_t unit)
     int64_t streams = params.batch * list->stream_heads;
     int64_t in_list = unit - list->unit_first;
     int64_t group_units = (int64_t)list->stream_group * list->item_count;
-    int64_t group = in_list / group_units;
+    int64_t group = (in_list < group_units) ? 0 : in_list / group_units;
     int64_t stream_first = group * list->stream_group;
     int64_t left = streams - stream_first;
     int in_group = (int)((left < list->stream_group) ? left : list->stream_group);
     int64_t rest = in_list - group * group_units;
     int64_t item = rest / in_group;
     int64_t stream = stream_first + (rest - item * in_group);
-    int64_t batch = stream / list->stream_heads;
+    int64_t batch = (params.batch == 1) ? 0 : stream / list->stream_heads;
     int pair = (int)(stream - batch * list->stream_heads);
 
     result.list = list;
