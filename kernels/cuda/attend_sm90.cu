@@ -58,7 +58,8 @@ struct Slot {
     int32_t key_tiles; /* 0: no more units */
 };
 
-/* A unit's results are written when the next has begun and the one after that is fetched. */
+/* A team works on one unit and holds one in reserve. What the one before left is still to be written
+ * when the next has begun. */
 enum { SLOTS = 3 };
 
 /* A team is one or two warpgroups that work on a unit together; teams of a CTA have nothing in common
@@ -87,8 +88,8 @@ struct Config {
     static constexpr bool FETCHER = TEAMS <= 2;
     /* With four warpgroups there is always other work beside the products. */
     static constexpr bool TURNS = (GROUPS == 2) && (TEAMS == 1);
+    /* With two, exponentials must not wait for products, nor products of the scores for values. */
     static constexpr bool HOLD = TEAMS * GROUPS == 2;
-    /* With two, values that come late are waited for under the product of the scores. */
     static constexpr bool VALUES_LATE = TEAMS * GROUPS == 2;
 };
 
