@@ -651,18 +651,19 @@ static void add_clear(bsattn_gpu_case_t *gpu, int list_class, const int32_t *row
     free(heads);
 }
 
-static double mean_blocks(const list_build_t *built, size_t count)
+static bsattn_tile_shape_t find_shape(const bsattn_gpu_case_t *gpu, const list_build_t *built,
+                                      size_t count)
 {
-    double blocks = 0.0;
-    double items = 0.0;
+    const bsattn_problem_t *problem = &gpu->params.problem;
+    bsattn_tiles_spread_t spread = {0.0, 0.0};
 
     for (size_t i = 0; i < count; ++i) {
-        for (size_t k = 0; k < built[i].item_count; ++k) {
-            blocks += (double)built[i].items[k].block_count;
-        }
-        items += (double)built[i].item_count;
+        bsattn_work_list_t list = {built[i].items, (int64_t)built[i].item_count, built[i].runs};
+        bsattn_tiles_params_t params = {
+            .block = problem->block, .tokens = problem->seq_len, .list = &list};
+        check_status(bsattn_tiles_add_spread(&params, &spread), "tiles");
     }
-    return (items > 0.0) ? blocks / items : 0.0;
+    return gpu->params.kernel->shape(problem, bsattn_tiles_spread(&spread));
 }
 
 static void launch_init(bsattn_gpu_case_t *gpu, int launch, bsattn_tile_shape_t shape,
@@ -722,7 +723,7 @@ static void lists_init(bsattn_gpu_case_t *gpu)
         int64_t rows = build_class(gpu, c, built + (size_t)c * (size_t)launches, empty);
         add_clear(gpu, c, empty, rows);
     }
-    shape = gpu->params.kernel->shape(&gpu->params.problem, mean_blocks(built, count));
+    shape = find_shape(gpu, built, count);
     for (int s = 0; s < launches; ++s) {
         launch_init(gpu, s, shape, built);
     }

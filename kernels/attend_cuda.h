@@ -35,6 +35,8 @@ typedef struct bsattn_tile_shape {
     int key_tile;   /**< keys in a key tile: 64 or 128 */
     int pair_heads; /**< nonzero: the two halves are the same rows of two query heads of a key
                          head; else they are neighbouring rows of one head */
+    int passes;     /**< nonzero: a half takes no time over a masked tile that it sees nothing of.
+                         Keys that one half sees and keys that both see are in tiles of their own */
 } bsattn_tile_shape_t;
 
 /** A masked key tile, gathered from places of a chunk. Keys 16g .. 16g+15 of the tile are the rows
@@ -135,8 +137,9 @@ typedef struct bsattn_attend_cuda_params {
 /** One implementation. Functions return a cudaError_t as int, 0 for success. */
 typedef struct bsattn_cuda_kernel {
     const char *name; /**< "sm90", "sm80" or "plain" */
-    /** @param blocks  mean number of key blocks in an item's list */
-    bsattn_tile_shape_t (*shape)(const bsattn_problem_t *problem, double blocks);
+    /** @param spread  the keys that a query tile of two halves, neighbouring rows, has to visit,
+                       relative to those of one half: from 1 (both see the same) to 2 */
+    bsattn_tile_shape_t (*shape)(const bsattn_problem_t *problem, double spread);
     int (*launch)(const bsattn_attend_cuda_params_t *params, struct CUstream_st *stream);
 } bsattn_cuda_kernel_t;
 

@@ -561,12 +561,12 @@ int launch(const bsattn_attend_cuda_params_t *params, struct CUstream_st *stream
     }
 }
 
-bsattn_tile_shape_t shape(const bsattn_problem_t *problem, double blocks)
+bsattn_tile_shape_t shape(const bsattn_problem_t *problem, double spread)
 {
-    bsattn_tile_shape_t result = {1, KEY_TILE, 0};
+    bsattn_tile_shape_t result = {1, KEY_TILE, 0, 0};
 
     (void)problem;
-    (void)blocks;
+    (void)spread;
     return result;
 }
 

@@ -1063,12 +1063,11 @@ int attend_sm80_launch(const bsattn_attend_cuda_params_t *params, struct CUstrea
 
 /* As for Hopper (attend_sm90.cu), with one warp's rows instead of a warpgroup's: halves that see
  * different keys would leave half of the warps idle. */
-bsattn_tile_shape_t attend_sm80_shape(const bsattn_problem_t *problem, double blocks)
+bsattn_tile_shape_t attend_sm80_shape(const bsattn_problem_t *problem, double spread)
 {
-    bsattn_tile_shape_t wide = {2, KEYS, 0};
-    bsattn_tile_shape_t pairs = {2, KEYS, 1};
-    bsattn_tile_shape_t narrow = {1, KEYS, 0};
-    double all = (double)((problem->seq_len + problem->block - 1) / problem->block);
+    bsattn_tile_shape_t wide = {2, KEYS, 0, 0};
+    bsattn_tile_shape_t pairs = {2, KEYS, 1, 0};
+    bsattn_tile_shape_t narrow = {1, KEYS, 0, 0};
 
     if (problem->head_dim > 128) {
         return narrow;
@@ -1079,7 +1078,7 @@ bsattn_tile_shape_t attend_sm80_shape(const bsattn_problem_t *problem, double bl
     if (problem->heads_q / problem->heads_kv % 2 == 0) {
         return pairs;
     }
-    return (blocks > 0.4 * all) ? wide : narrow;
+    return (spread < 1.1) ? wide : narrow;
 }
 
 } // namespace

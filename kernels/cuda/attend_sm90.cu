@@ -65,7 +65,7 @@ enum { SLOTS = 3 };
 /* A team is one or two warpgroups that work on a unit together; teams of a CTA have nothing in common
  * but the multiprocessor. */
 template <typename T, int D_, int TEAMS_, int GROUPS_, int KEYS_, int K_STAGES_, int V_STAGES_,
-          int Q_BUFFERS_>
+          int Q_BUFFERS_, bool PASSES_ = false>
 struct Config {
     using Element = T;
     static constexpr int D = D_;
@@ -88,6 +88,9 @@ struct Config {
     static constexpr bool FETCHER = TEAMS <= 2;
     /* With four warpgroups there is always other work beside the products. */
     static constexpr bool TURNS = (GROUPS == 2) && (TEAMS == 1);
+    /* A warpgroup passes over a tile that it sees nothing of. Those that take turns must not. */
+    static constexpr bool PASSES = PASSES_;
+    static_assert(!PASSES || ((GROUPS == 2) && !TURNS), "two that need not wait for each other");
     /* With two, exponentials must not wait for products, nor products of the scores for values. */
     static constexpr bool HOLD = TEAMS * GROUPS == 2;
     static constexpr bool VALUES_LATE = TEAMS * GROUPS == 2;
@@ -277,6 +280,7 @@ template <class C> struct Loader {
     Turn<C::V_STAGES> v_stage;
     Turn<C::Q_BUFFERS> q;
     int until_fetch; /* tiles to load before the next unit is fetched */
+    int maps_head;   /* whose maps were acquired last */
 
     /* The next unit is fetched once the stages are full: what that takes is then covered. */
     __device__ __forceinline__ void tile_loaded()
@@ -342,6 +346,16 @@ template <class C> struct Loader {
         }
     }
 
+    __device__ __forceinline__ void acquire_maps(const CUtensorMap *maps, int head)
+    {
+        if (head != maps_head) {
+            for (int map = 0; map < MAPS_PER_HEAD; ++map) {
+                tensor_map_acquire(maps + map);
+            }
+            maps_head = head;
+        }
+    }
+
     __device__ __forceinline__ void unit(const Slot &slot)
     {
         uint32_t q_full = shared_address(&shared.q_full[q.index]);
@@ -350,6 +364,7 @@ template <class C> struct Loader {
         if (arguments.head_maps != nullptr) {
             source.maps = arguments.head_maps + slot.key_head * MAPS_PER_HEAD;
             source.head = 0;
+            acquire_maps(source.maps, slot.key_head);
         }
         barrier_wait(shared_address(&shared.q_empty[q.index]), q.parity ^ 1);
         barrier_arrive_expect(q_full, C::GROUPS * C::Q_BYTES);
@@ -370,6 +385,8 @@ __device__ void load_units(const Arguments &arguments, Shared<C> &shared, int te
 {
     Loader<C> loader = {arguments, shared, {arguments, shared}};
     SlotTurn turn;
+
+    loader.maps_head = -1;
 
     if (!C::FETCHER) {
         (void)loader.fetcher.publish(first_unit(team));
@@ -496,23 +513,54 @@ template <class C> struct Consumer {
         product_commit();
     }
 
+    /* Whether this warpgroup sees any of the masked tile at hand. */
+    __device__ __forceinline__ bool sees() const
+    {
+        const uint64_t *visible = &shared.masks[k_stage.index].visible;
+        uint32_t seen = (lane == 0) ? reinterpret_cast<const uint32_t *>(visible)[group] : 0;
+
+        return __shfl_sync(~0u, seen, 0) != 0;
+    }
+
+    /* The tile is not for this warpgroup: done with its keys. */
+    __device__ __forceinline__ void pass_keys()
+    {
+        release(&shared.k_empty[k_stage.index]);
+        k_stage.next();
+    }
+
+    /* And, once those of the tile before have been used, with its values. */
+    __device__ __forceinline__ void pass_values()
+    {
+        wait_values();
+        release(&shared.v_empty[v_stage.index]);
+        v_stage.next();
+    }
+
     /* Hide what the tile's squares hide. */
     __device__ __forceinline__ void mask()
     {
         const bsattn_key_tile_t &tile = shared.masks[k_stage.index];
-        int shift = 8 * (4 * group + warp);
-        uint32_t visible = (uint32_t)(tile.visible >> shift) & 0xFF;
-        uint32_t diagonal = (uint32_t)(tile.diagonal >> shift) & 0xFF;
+        uint32_t packed = 0; /* 8 bits of each, and the limit */
         int row = lane / 4;
         int column = 2 * (lane % 4);
 
-        if ((visible == ((1u << (C::KEYS / 16)) - 1)) && (diagonal == 0) &&
-            (tile.key_limit >= C::KEYS)) {
+        if (lane == 0) { /* which gives the place back, too */
+            int shift = 8 * (4 * group + warp);
+            packed = ((uint32_t)(tile.visible >> shift) & 0xFF) |
+                     ((uint32_t)(tile.diagonal >> shift) & 0xFF) << 8 |
+                     (uint32_t)tile.key_limit << 16;
+        }
+        packed = __shfl_sync(~0u, packed, 0);
+        uint32_t visible = packed & 0xFF;
+        uint32_t diagonal = packed >> 8 & 0xFF;
+        int key_limit = (int)(packed >> 16);
+        if ((visible == ((1u << (C::KEYS / 16)) - 1)) && (diagonal == 0) && (key_limit >= C::KEYS)) {
             return;
         }
 #pragma unroll
         for (int g = 0; g < C::KEYS / 16; ++g) {
-            int end = tile.key_limit - 16 * g; /* columns of the square from here on are hidden */
+            int end = key_limit - 16 * g; /* columns of the square from here on are hidden */
             int end0 = ((diagonal >> g) & 1) ? min(end, row + 1) : end;
             int end1 = ((diagonal >> g) & 1) ? min(end, row + 9) : end;
             if (((visible >> g) & 1) == 0) {
@@ -916,6 +964,14 @@ __device__ void compute_units(const Arguments &arguments, Shared<C> &shared, int
             barrier_wait(shared_address(&shared.q_full[q.index]), q.parity);
         }
         barrier_wait(shared_address(&shared.k_full[self.k_stage.index]), self.k_stage.parity);
+        /* One tile at a time: further on, the loader may wait for values that are still in use. A
+         * unit's last is never left out. */
+        bool passed = C::PASSES && (t < tile_count) && (t + 1 < key_tiles) && !self.sees();
+        if (passed) {
+            ++t;
+            self.pass_keys();
+            barrier_wait(shared_address(&shared.k_full[self.k_stage.index]), self.k_stage.parity);
+        }
         if (!C::VALUES_LATE) {
             self.wait_values();
         }
@@ -941,6 +997,9 @@ __device__ void compute_units(const Arguments &arguments, Shared<C> &shared, int
         }
         product_wait<0>();
         self.results_done();
+        if (passed) {
+            self.pass_values();
+        }
         if (fresh) {
             self.write_results(shared.slots[ended], ending);
             self.read_results(shared.slots[turn.slot.index].parts[self.group]);
@@ -1181,8 +1240,9 @@ int launch_type(const bsattn_attend_cuda_params_t *params, cudaStream_t stream)
     bool wide = params->shape.halves == 2;
 
     if (params->head_dim == 64) {
-        return wide ? launch<Config<T, 64, 2, 2, 64, 4, 4, 2>>(params, stream)
-                    : launch<Config<T, 64, 4, 1, 64, 2, 2, 2>>(params, stream);
+        return (params->shape.passes != 0) ? launch<Config<T, 64, 2, 2, 64, 4, 4, 2, true>>(params, stream)
+               : wide                      ? launch<Config<T, 64, 2, 2, 64, 4, 4, 2>>(params, stream)
+                                           : launch<Config<T, 64, 4, 1, 64, 2, 2, 2>>(params, stream);
     }
     return wide ? launch<Config<T, 128, 1, 2, 128, 3, 2, 2>>(params, stream)
                 : launch<Config<T, 128, 2, 1, 64, 3, 2, 2>>(params, stream);
@@ -1201,15 +1261,16 @@ int attend_sm90_launch(const bsattn_attend_cuda_params_t *params, struct CUstrea
                                            : cudaErrorInvalidValue;
 }
 
-/* Blocks of 64 and less fill two warpgroups with two heads of a key head, or with two rows of blocks
- * where these see mostly the same keys; else each warpgroup goes its own way. */
-bsattn_tile_shape_t attend_sm90_shape(const bsattn_problem_t *problem, double blocks)
+/* Blocks of 64 and less fill two warpgroups with two heads of a key head, or with neighbouring rows
+ * where these see mostly the same keys: the same but for a few tiles, which both work on, or for
+ * some, which one passes over. Else each warpgroup goes its own way. */
+bsattn_tile_shape_t attend_sm90_shape(const bsattn_problem_t *problem, double spread)
 {
     int keys = (problem->head_dim == 64) ? 64 : 128;
-    bsattn_tile_shape_t wide = {2, keys, 0};
-    bsattn_tile_shape_t pairs = {2, keys, 1};
-    bsattn_tile_shape_t narrow = {1, 64, 0};
-    double all = (double)((problem->seq_len + problem->block - 1) / problem->block);
+    bsattn_tile_shape_t wide = {2, keys, 0, 0};
+    bsattn_tile_shape_t passing = {2, keys, 0, 1};
+    bsattn_tile_shape_t pairs = {2, keys, 1, 0};
+    bsattn_tile_shape_t narrow = {1, 64, 0, 0};
 
     if (problem->block >= 128) {
         return wide;
@@ -1217,7 +1278,9 @@ bsattn_tile_shape_t attend_sm90_shape(const bsattn_problem_t *problem, double bl
     if (problem->heads_q / problem->heads_kv % 2 == 0) {
         return pairs;
     }
-    return (blocks > 0.4 * all) ? wide : narrow;
+    return (spread < 1.1)                                    ? wide
+           : ((spread < 1.3) && (problem->head_dim == 64)) ? passing
+                                                             : narrow;
 }
 
 } // namespace

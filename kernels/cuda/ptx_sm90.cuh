@@ -99,6 +99,12 @@ __device__ __forceinline__ void shared_written_fence()
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
+/** A map in global memory that was written before the launch: before this thread's first use. */
+__device__ __forceinline__ void tensor_map_acquire(const CUtensorMap *map)
+{
+    asm volatile("fence.proxy.tensormap::generic.acquire.sys [%0], 128;" ::"l"(map) : "memory");
+}
+
 /** Copy a box of a 5-dimensional map out of shared memory, to {0, row, head, batch, 0}. */
 __device__ __forceinline__ void tensor_store(const CUtensorMap *map, uint32_t from, int row, int head,
                                              int batch)

@@ -49,28 +49,25 @@ static bool pairs_alike(const bsattn_work_params_t *params)
     return alike;
 }
 
-bsattn_tile_shape_t bsattn_lists_shape(const bsattn_work_params_t *params,
-                                       const bsattn_cuda_kernel_t *kernel)
+bsattn_status_t bsattn_lists_shape(const bsattn_work_params_t *params,
+                                   const bsattn_cuda_kernel_t *kernel, bsattn_tile_shape_t *shape)
 {
     const bsattn_schedule_t *schedule = params->schedule;
-    bsattn_tile_shape_t shape;
-    double blocks = 0.0;
-    double items = 0.0;
+    bsattn_tiles_spread_t spread = {0.0, 0.0};
 
     for (int s = 0; s < schedule->step_count; ++s) {
         for (int l = 0; l < schedule->list_count; ++l) {
-            const bsattn_work_list_t *list = &schedule->steps[s].lists[l];
-            items += (double)list->item_count;
-            for (int64_t i = 0; i < list->item_count; ++i) {
-                blocks += (double)list->items[i].block_count;
-            }
+            bsattn_tiles_params_t tiles = {.block = params->problem->block,
+                                           .tokens = params->tokens,
+                                           .list = &schedule->steps[s].lists[l]};
+            BSATTN_TRY(bsattn_tiles_add_spread(&tiles, &spread));
         }
     }
-    shape = kernel->shape(params->problem, (items > 0.0) ? blocks / items : 0.0);
-    if ((shape.pair_heads != 0) && !pairs_alike(params)) {
-        shape.pair_heads = 0;
+    *shape = kernel->shape(params->problem, bsattn_tiles_spread(&spread));
+    if ((shape->pair_heads != 0) && !pairs_alike(params)) {
+        shape->pair_heads = 0;
     }
-    return shape;
+    return BSATTN_OK;
 }
 
 /* -------------------------------------------------------------------------------------- streams */

@@ -28,8 +28,8 @@ typedef struct bsattn_lists_step {
 
 /** The tile shape of a rank's launches: as the kernel wants it, without pairs of heads where some
  *  pair has different lists. */
-bsattn_tile_shape_t bsattn_lists_shape(const bsattn_work_params_t *params,
-                                       const bsattn_cuda_kernel_t *kernel);
+bsattn_status_t bsattn_lists_shape(const bsattn_work_params_t *params,
+                                   const bsattn_cuda_kernel_t *kernel, bsattn_tile_shape_t *shape);
 
 /** Cut the lists of all steps, and append them and the streams of heads.
  *  @param threads  to cut with

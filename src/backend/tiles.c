@@ -34,6 +34,14 @@ typedef struct part {
     int group_count;
 } part_t;
 
+/* The halves of a query tile that see something. */
+typedef enum seen_by {
+    SEEN_BY_FIRST = 1,
+    SEEN_BY_SECOND = 2,
+    SEEN_BY_BOTH = 4,
+    SEEN_BY_ANY = 7,
+} seen_by_t;
+
 /* A granule of a masked tile; squares are as if it came first in the tile. */
 typedef struct entry {
     int64_t granule;
@@ -71,6 +79,8 @@ typedef struct cutter {
     size_t entry_capacity;
 
     keys_t spare; /* for sorting */
+    bsattn_key_tile_t *spare_tiles;
+    size_t spare_tile_capacity;
 } cutter_t;
 
 /* ----------------------------------------------------------------------------------------- keys */
@@ -304,6 +314,13 @@ static bsattn_status_t lay_pieces(cutter_t *cutter)
     return BSATTN_OK;
 }
 
+static seen_by_t seen_by(uint64_t visible)
+{
+    return ((visible >> 32) == 0)          ? SEEN_BY_FIRST
+           : ((visible & UINT32_MAX) == 0) ? SEEN_BY_SECOND
+                                           : SEEN_BY_BOTH;
+}
+
 static void place_entry(const cutter_t *cutter, bsattn_key_tile_t *tile, int place,
                         const entry_t *entry)
 {
@@ -327,13 +344,17 @@ static void place_entry(const cutter_t *cutter, bsattn_key_tile_t *tile, int pla
     }
 }
 
-static bsattn_status_t pack_entries(cutter_t *cutter)
+/* Tiles of the entries that these see. */
+static bsattn_status_t pack_entries(cutter_t *cutter, seen_by_t halves)
 {
     bsattn_tiles_t *out = cutter->out;
     int place = cutter->tile_granules;
 
     for (size_t e = 0; e < cutter->entry_count; ++e) {
         const entry_t *entry = &cutter->entries[e];
+        if ((seen_by(entry->visible) & halves) == 0) {
+            continue;
+        }
         if (place == cutter->tile_granules) {
             bsattn_key_tile_t *tile;
             BSATTN_TRY(bsattn_array_reserve(&out->tiles, &cutter->tile_capacity,
@@ -350,6 +371,45 @@ static bsattn_status_t pack_entries(cutter_t *cutter)
         place = (entry->granule >= cutter->full_end) ? cutter->tile_granules : place + 1;
     }
     return BSATTN_OK;
+}
+
+/* Two sequences of tiles, one after the other from `first` on, become one: a tile of each in turn. */
+static bsattn_status_t interleave(cutter_t *cutter, size_t first, size_t second)
+{
+    bsattn_tiles_t *out = cutter->out;
+    size_t count = out->tile_count - first;
+    size_t a = first;
+    size_t b = second;
+    bsattn_key_tile_t *tiles;
+
+    BSATTN_TRY(bsattn_array_reserve(&cutter->spare_tiles, &cutter->spare_tile_capacity, count + 1,
+                                    sizeof(*cutter->spare_tiles)));
+    for (size_t i = 0; i < count; ++i) {
+        bool from_a = (b == out->tile_count) || ((a < second) && (a - first <= b - second));
+        cutter->spare_tiles[i] = out->tiles[from_a ? a++ : b++];
+    }
+    tiles = out->tiles + first;
+    memcpy(tiles, cutter->spare_tiles, count * sizeof(*tiles));
+    return BSATTN_OK;
+}
+
+/* Where a half passes over tiles that only the other sees, those of each come in turn, so that both
+ * have work, and what both see comes last. */
+static bsattn_status_t pack_tiles(cutter_t *cutter)
+{
+    size_t first = cutter->out->tile_count;
+    size_t second;
+
+    if (cutter->params->shape.passes == 0) {
+        return pack_entries(cutter, SEEN_BY_ANY);
+    }
+    BSATTN_TRY(pack_entries(cutter, SEEN_BY_FIRST));
+    second = cutter->out->tile_count;
+    BSATTN_TRY(pack_entries(cutter, SEEN_BY_SECOND));
+    if ((second > first) && (cutter->out->tile_count > second)) {
+        BSATTN_TRY(interleave(cutter, first, second));
+    }
+    return pack_entries(cutter, SEEN_BY_BOTH);
 }
 
 /* ---------------------------------------------------------------------------------------- items */
@@ -426,7 +486,7 @@ static bsattn_status_t cut_tile(cutter_t *cutter, int64_t row)
     BSATTN_TRY(sweep(cutter));
     BSATTN_TRY(sort(&cutter->pieces, &cutter->spare));
     BSATTN_TRY(lay_pieces(cutter));
-    BSATTN_TRY(pack_entries(cutter));
+    BSATTN_TRY(pack_tiles(cutter));
     return push_item(cutter, row, tile_first, run_first);
 }
 
@@ -441,7 +501,7 @@ static int longer_first(const void *a, const void *b)
     return (x->row[0] > y->row[0]) - (x->row[0] < y->row[0]);
 }
 
-static bsattn_status_t cut(cutter_t *cutter)
+static bsattn_status_t find_items(cutter_t *cutter)
 {
     const bsattn_tiles_params_t *params = cutter->params;
     size_t blocks = (size_t)cutter->block_count;
@@ -455,7 +515,13 @@ static bsattn_status_t cut(cutter_t *cutter)
     for (int64_t i = 0; i < params->list->item_count; ++i) {
         cutter->item_of_block[params->list->items[i].row] = i;
     }
-    for (int64_t row = 0; row < params->tokens; row += cutter->tile_rows) {
+    return BSATTN_OK;
+}
+
+static bsattn_status_t cut(cutter_t *cutter)
+{
+    BSATTN_TRY(find_items(cutter));
+    for (int64_t row = 0; row < cutter->params->tokens; row += cutter->tile_rows) {
         BSATTN_TRY(cut_tile(cutter, row));
     }
     if (cutter->out->item_count > 0) {
@@ -463,6 +529,17 @@ static bsattn_status_t cut(cutter_t *cutter)
               longer_first);
     }
     return BSATTN_OK;
+}
+
+static void free_cutter(cutter_t *cutter)
+{
+    free(cutter->item_of_block);
+    free(cutter->events.at);
+    free(cutter->pieces.at);
+    free(cutter->depths.at);
+    free(cutter->entries);
+    free(cutter->spare.at);
+    free(cutter->spare_tiles);
 }
 
 bsattn_status_t bsattn_tiles_init(bsattn_tiles_t *tiles, const bsattn_tiles_params_t *params)
@@ -484,12 +561,7 @@ bsattn_status_t bsattn_tiles_init(bsattn_tiles_t *tiles, const bsattn_tiles_para
 
     *tiles = (bsattn_tiles_t){0};
     status = cut(&cutter);
-    free(cutter.item_of_block);
-    free(cutter.events.at);
-    free(cutter.pieces.at);
-    free(cutter.depths.at);
-    free(cutter.entries);
-    free(cutter.spare.at);
+    free_cutter(&cutter);
     if (status != BSATTN_OK) {
         bsattn_tiles_free(tiles);
     }
@@ -502,4 +574,82 @@ void bsattn_tiles_free(bsattn_tiles_t *tiles)
     free(tiles->tiles);
     free(tiles->runs);
     *tiles = (bsattn_tiles_t){0};
+}
+
+/* --------------------------------------------------------------------------------------- spread */
+
+enum { SPREAD_TILES = 512 }; /* of a list, at most about as many are looked at */
+
+/* Intervals of key blocks, whole ones, that the parts of a query tile see. */
+static bsattn_status_t push_blocks(cutter_t *cutter)
+{
+    for (int p = 0; p < cutter->part_count; ++p) {
+        const bsattn_work_item_t *item = cutter->parts[p].item;
+        const bsattn_key_run_t *runs = cutter->params->list->runs + item->run_first;
+        for (int32_t r = 0; r < item->run_count; ++r) {
+            BSATTN_TRY(push_interval(cutter, p, runs[r].slot, runs[r].slot + runs[r].count));
+        }
+    }
+    return BSATTN_OK;
+}
+
+/* A half sees a block as often as the part of it that sees it most often. */
+static void count_blocks(const cutter_t *cutter, bsattn_tiles_spread_t *spread)
+{
+    const keys_t *events = &cutter->events;
+    size_t seen[PARTS_MAX] = {0};
+
+    for (size_t at = 0; at + 1 < events->count; ++at) {
+        uint64_t event = events->at[at];
+        double blocks = (double)((events->at[at + 1] >> 4) - (event >> 4));
+        size_t times[2] = {0, 0};
+
+        seen[(event >> 1) & 7u] += ((event & 1u) != 0) ? 1 : SIZE_MAX;
+        for (int p = 0; p < cutter->part_count; ++p) {
+            unsigned rows = rows_of(&cutter->parts[p]);
+            for (int h = 0; h < 2; ++h) {
+                bool in_half = ((rows >> (PARTS_MAX / 2 * h)) & 0xfu) != 0;
+                times[h] = (in_half && (seen[p] > times[h])) ? seen[p] : times[h];
+            }
+        }
+        spread->half += blocks * (double)(times[0] + times[1]) / 2.0;
+        spread->tile += blocks * (double)((times[0] > times[1]) ? times[0] : times[1]);
+    }
+}
+
+static bsattn_status_t measure(cutter_t *cutter, bsattn_tiles_spread_t *spread)
+{
+    int64_t tokens = cutter->params->tokens;
+    int64_t tiles = (tokens + cutter->tile_rows - 1) / cutter->tile_rows;
+    int64_t step = (tiles / SPREAD_TILES) | 1; /* odd: strides of patterns are often even */
+
+    BSATTN_TRY(find_items(cutter));
+    for (int64_t row = 0; row < tokens; row += step * cutter->tile_rows) {
+        find_parts(cutter, row);
+        cutter->events.count = 0;
+        BSATTN_TRY(push_blocks(cutter));
+        BSATTN_TRY(sort(&cutter->events, &cutter->spare));
+        count_blocks(cutter, spread);
+    }
+    return BSATTN_OK;
+}
+
+bsattn_status_t bsattn_tiles_add_spread(const bsattn_tiles_params_t *params,
+                                        bsattn_tiles_spread_t *spread)
+{
+    cutter_t cutter = {
+        .params = params,
+        .tile_rows = 2 * (int64_t)BSATTN_TILE_HALF,
+        .granule_end = INT32_MAX,
+        .block_count = (params->tokens + params->block - 1) / params->block,
+    };
+    bsattn_status_t status = measure(&cutter, spread);
+
+    free_cutter(&cutter);
+    return status;
+}
+
+double bsattn_tiles_spread(const bsattn_tiles_spread_t *spread)
+{
+    return (spread->half > 0.0) ? spread->tile / spread->half : 1.0;
 }

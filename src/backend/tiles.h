@@ -24,6 +24,20 @@ typedef struct bsattn_tiles {
     size_t run_count;
 } bsattn_tiles_t;
 
+/** How much neighbouring rows have in common: sums over query tiles of two halves. */
+typedef struct bsattn_tiles_spread {
+    double half; /**< key blocks that a half sees, mean of both */
+    double tile; /**< key blocks that any of the two sees */
+} bsattn_tiles_spread_t;
+
+/** Add what a sample of a list's query tiles has in common. @param params  without shape and keys
+ *  @return BSATTN_OK or BSATTN_ERR_MEMORY */
+bsattn_status_t bsattn_tiles_add_spread(const bsattn_tiles_params_t *params,
+                                        bsattn_tiles_spread_t *spread);
+
+/** @return what a kernel's shape() wants to know; 1 for no lists at all */
+double bsattn_tiles_spread(const bsattn_tiles_spread_t *spread);
+
 /** Cut one list. Every (query block, key block) entry of the list is in exactly one tile; a key
  *  block that is twice in a query block's list (two branches) counts twice.
  *  @return BSATTN_OK or BSATTN_ERR_MEMORY; release with bsattn_tiles_free() */

@@ -280,8 +280,9 @@ static bsattn_status_t fill_image(cuda_work_t *cuda, bsattn_image_t *image, plac
 {
     const bsattn_work_params_t *params = &cuda->super.params;
     const bsattn_schedule_t *schedule = params->schedule;
-    bsattn_tile_shape_t shape = bsattn_lists_shape(params, cuda->kernel);
+    bsattn_tile_shape_t shape;
 
+    BSATTN_TRY(bsattn_lists_shape(params, cuda->kernel, &shape));
     BSATTN_TRY(bsattn_image_add(image, NULL, 2 * sizeof(uint32_t), &places->counters));
     BSATTN_TRY(bsattn_lists_add(params, &shape, cuda->super.backend->threads, image,
                                 places->steps));

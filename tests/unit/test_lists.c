@@ -16,12 +16,12 @@
 enum { RANKS = 3, TILE_KEYS = 128 };
 
 static bsattn_tile_shape_t shape_wanted;
-static double blocks_told;
+static double spread_told;
 
-static bsattn_tile_shape_t tell_shape(const bsattn_problem_t *problem, double blocks)
+static bsattn_tile_shape_t tell_shape(const bsattn_problem_t *problem, double spread)
 {
     (void)problem;
-    blocks_told = blocks;
+    spread_told = spread;
     return shape_wanted;
 }
 
@@ -67,20 +67,24 @@ static void close_world(world_t *world)
     bsattn_pattern_destroy(world->pattern);
 }
 
-/* Pairs only where both heads have the same lists; the kernel hears of the lists' length. */
+/* Pairs only where both heads have the same lists; the kernel hears how alike the lists of
+ * neighbours are. */
 static void test_shape(void **state)
 {
+    bsattn_tile_shape_t shape;
     world_t world;
 
     (void)state;
     shape_wanted = (bsattn_tile_shape_t){.halves = 2, .key_tile = TILE_KEYS, .pair_heads = 1};
     open_world(&world, "dense", 960);
-    assert_int_equal(bsattn_lists_shape(&world.params, &kernel).pair_heads, 1);
-    assert_true(blocks_told == 5.0);
+    assert_int_equal(bsattn_lists_shape(&world.params, &kernel, &shape), BSATTN_OK);
+    assert_int_equal(shape.pair_heads, 1);
+    assert_true(spread_told == 6.0 / 5.0); /* of five query blocks, the last is alone in its tile */
     close_world(&world);
     open_world(&world, "0-2@dense;3-7@local(window=128)", 960);
-    assert_int_equal(bsattn_lists_shape(&world.params, &kernel).pair_heads, 0);
-    assert_int_equal(bsattn_lists_shape(&world.params, &kernel).halves, 2);
+    assert_int_equal(bsattn_lists_shape(&world.params, &kernel, &shape), BSATTN_OK);
+    assert_int_equal(shape.pair_heads, 0);
+    assert_int_equal(shape.halves, 2);
     close_world(&world);
 }
 

@@ -23,6 +23,8 @@ static const bsattn_tile_shape_t shapes[] = {
     {.halves = 2, .key_tile = 128},
     {.halves = 2, .key_tile = 64, .pair_heads = 1},
     {.halves = 2, .key_tile = 128, .pair_heads = 1},
+    {.halves = 2, .key_tile = 64, .passes = 1},
+    {.halves = 2, .key_tile = 128, .passes = 1},
 };
 
 enum {
@@ -361,22 +363,71 @@ static bool sees_all(const bsattn_tiles_params_t *params, const bsattn_tile_item
     return row + granule <= params->key_tokens;
 }
 
+/* A bit for each half that sees any of these columns. */
+static unsigned halves_of(const bsattn_key_tile_t *tile, uint64_t columns)
+{
+    uint64_t visible = tile->visible & columns;
+
+    return ((visible & UINT32_MAX) != 0 ? 1u : 0u) | ((visible >> 32) != 0 ? 2u : 0u);
+}
+
+/* What one half sees and what both see is in tiles of its own: a tile of each half in turn, as long
+ * as both have some, then those of both. */
+static void check_apart(const bsattn_tiles_params_t *params, const bsattn_tiles_t *tiles,
+                        const bsattn_tile_item_t *item)
+{
+    int granule = granule_of(params);
+    int count[4] = {0};
+    int seen[4] = {0};
+
+    for (int32_t t = 0; t < item->tile_count; ++t) {
+        ++count[halves_of(&tiles->tiles[item->tile_first + t], UINT64_MAX)];
+    }
+    for (int32_t t = 0; t < item->tile_count; ++t) {
+        const bsattn_key_tile_t *tile = &tiles->tiles[item->tile_first + t];
+        unsigned halves = halves_of(tile, UINT64_MAX);
+        unsigned other = 3u - halves;
+
+        for (int place = 0; place < params->shape.key_tile; place += granule) {
+            uint64_t columns = 0;
+            for (int p = place; p < place + granule; p += GROUP) {
+                columns |= column(p / GROUP);
+            }
+            if (tile->key_row[place / GROUP] != BSATTN_TILE_NO_KEYS) {
+                assert_int_equal(halves_of(tile, columns), halves);
+            }
+        }
+        if (halves == 3) {
+            assert_int_equal(seen[1] + seen[2], count[1] + count[2]);
+        } else {
+            assert_true((seen[halves] <= seen[other]) || (seen[other] == count[other]));
+        }
+        ++seen[halves];
+    }
+}
+
 /* Masked tiles are full but for the last, in ascending order, and hold no stretch of keys that
- * could be a tile of a run; where blocks may be there twice, such stretches may come about. */
+ * could be a tile of a run; where blocks may be there twice, such stretches may come about. Where
+ * halves pass over tiles, that goes for the tiles of each half and of both.
+ * @param halves  those whose tiles are meant; 0: all tiles */
 static void check_density(const bsattn_tiles_params_t *params, const bsattn_tiles_t *tiles,
-                          const bsattn_tile_item_t *item, bool twice)
+                          const bsattn_tile_item_t *item, bool twice, unsigned halves)
 {
     int granule = granule_of(params);
     int places = params->shape.key_tile / granule;
     int64_t row_before = -1;
     int stretch = 0;
+    bool ended = false;
 
     for (int32_t t = 0; t < item->tile_count; ++t) {
         const bsattn_key_tile_t *tile = &tiles->tiles[item->tile_first + t];
         int used = check_tile(params, tile);
 
-        assert_true((used == places) || (t + 1 == item->tile_count) ||
-                    (tile->key_limit < params->shape.key_tile));
+        if ((halves != 0) && (halves_of(tile, UINT64_MAX) != halves)) {
+            continue;
+        }
+        assert_false(ended);
+        ended = (used < places) && (tile->key_limit == params->shape.key_tile);
         for (int place = 0; place < used; ++place) {
             int64_t row = tile->key_row[place * granule / GROUP];
             bool next = (row == row_before + granule);
@@ -403,7 +454,14 @@ static void check_items(const bsattn_tiles_params_t *params, const bsattn_tiles_
         assert_true((item->row[0] % rows == 0) && (item->row[0] < params->tokens));
         assert_int_equal(item->row[1], item->row[0] + (pair ? 0 : BSATTN_TILE_HALF));
         check_flags(params, item);
-        check_density(params, tiles, item, twice);
+        if (params->shape.passes != 0) {
+            check_apart(params, tiles, item);
+            for (unsigned halves = 1; halves <= 3; ++halves) {
+                check_density(params, tiles, item, twice, halves);
+            }
+        } else {
+            check_density(params, tiles, item, twice, 0);
+        }
         for (int32_t r = 0; r < item->run_count; ++r) {
             const bsattn_tile_run_t *run = &tiles->runs[item->run_first + r];
             assert_true(run->tile_count >= 1);
@@ -520,9 +578,67 @@ static void causal_lists_have_few_masked_tiles(void **state)
             int rows = BSATTN_TILE_HALF * (pair ? 1 : params.shape.halves);
             int most = (rows + params.shape.key_tile - 1) / params.shape.key_tile;
             assert_true(tiles.items[i].run_count <= 1);
-            assert_true(tiles.items[i].tile_count <= most + (granule_of(&params) < rows));
+            most += (granule_of(&params) < rows) ? 1 : 0;
+            most += (params.shape.passes != 0) ? 1 : 0; /* of what both see in part */
+            assert_true(tiles.items[i].tile_count <= most);
         }
         bsattn_tiles_free(&tiles);
+    }
+}
+
+/* Key blocks that a half of a tile visits, as often as any of its query blocks does. */
+static double half_blocks(const bsattn_tiles_params_t *params, int64_t row, uint8_t *times)
+{
+    double sum = 0.0;
+
+    memset(times, 0, (size_t)params->key_tokens);
+    for (int64_t at = row; at < row + BSATTN_TILE_HALF; at += GROUP) {
+        const bsattn_work_item_t *item = item_of_row(params, at);
+        uint8_t *of_item = calloc((size_t)params->key_tokens, 1);
+        for (int32_t r = 0; (item != NULL) && (r < item->run_count); ++r) {
+            const bsattn_key_run_t *run = &params->list->runs[item->run_first + r];
+            for (int32_t slot = run->slot; slot < run->slot + run->count; ++slot) {
+                ++of_item[slot];
+            }
+        }
+        for (int64_t slot = 0; slot < params->key_tokens; ++slot) {
+            times[slot] = (of_item[slot] > times[slot]) ? of_item[slot] : times[slot];
+        }
+        free(of_item);
+    }
+    for (int64_t slot = 0; slot < params->key_tokens; ++slot) {
+        sum += times[slot];
+    }
+    return sum;
+}
+
+static void spread_is_what_halves_have_in_common(void **state)
+{
+    (void)state;
+    for (int round = 0; round < 4 * BLOCK_KINDS * RECIPES; ++round) {
+        bsattn_tiles_params_t params = {.block = blocks[round % BLOCK_KINDS],
+                                        .tokens = 1 + random_below(900)};
+        int key_tokens = 1 + random_below(900); /* more than slots: room for any */
+        bsattn_tiles_spread_t wanted = {0.0, 0.0};
+        bsattn_tiles_spread_t got = {0.0, 0.0};
+        uint8_t times[2][900];
+        made_list_t made;
+
+        make_list(&made, &recipes[round / BLOCK_KINDS % RECIPES], params.block,
+                  (int)params.tokens, key_tokens);
+        params.list = &made.list;
+        assert_int_equal(bsattn_tiles_add_spread(&params, &got), BSATTN_OK);
+        params.key_tokens = key_tokens;
+        for (int64_t row = 0; row < params.tokens; row += 2 * (int64_t)BSATTN_TILE_HALF) {
+            wanted.half += half_blocks(&params, row, times[0]) / 2.0;
+            wanted.half += half_blocks(&params, row + BSATTN_TILE_HALF, times[1]) / 2.0;
+            for (int slot = 0; slot < key_tokens; ++slot) {
+                wanted.tile +=
+                    (times[0][slot] > times[1][slot]) ? times[0][slot] : times[1][slot];
+            }
+        }
+        assert_true((got.half == wanted.half) && (got.tile == wanted.tile));
+        free_list(&made);
     }
 }
 
@@ -546,6 +662,7 @@ int main(void)
         cmocka_unit_test(random_lists_are_cut_exactly),
         cmocka_unit_test(dense_lists_are_runs),
         cmocka_unit_test(causal_lists_have_few_masked_tiles),
+        cmocka_unit_test(spread_is_what_halves_have_in_common),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
