@@ -586,15 +586,19 @@ static void causal_lists_have_few_masked_tiles(void **state)
     }
 }
 
+enum { SPREAD_KEYS = 900 };
+
 /* Key blocks that a half of a tile visits, as often as any of its query blocks does. */
 static double half_blocks(const bsattn_tiles_params_t *params, int64_t row, uint8_t *times)
 {
+    uint8_t of_item[SPREAD_KEYS];
     double sum = 0.0;
 
     memset(times, 0, (size_t)params->key_tokens);
     for (int64_t at = row; at < row + BSATTN_TILE_HALF; at += GROUP) {
         const bsattn_work_item_t *item = item_of_row(params, at);
-        uint8_t *of_item = calloc((size_t)params->key_tokens, 1);
+
+        memset(of_item, 0, sizeof(of_item));
         for (int32_t r = 0; (item != NULL) && (r < item->run_count); ++r) {
             const bsattn_key_run_t *run = &params->list->runs[item->run_first + r];
             for (int32_t slot = run->slot; slot < run->slot + run->count; ++slot) {
@@ -604,7 +608,6 @@ static double half_blocks(const bsattn_tiles_params_t *params, int64_t row, uint
         for (int64_t slot = 0; slot < params->key_tokens; ++slot) {
             times[slot] = (of_item[slot] > times[slot]) ? of_item[slot] : times[slot];
         }
-        free(of_item);
     }
     for (int64_t slot = 0; slot < params->key_tokens; ++slot) {
         sum += times[slot];
@@ -618,10 +621,10 @@ static void spread_is_what_halves_have_in_common(void **state)
     for (int round = 0; round < 4 * BLOCK_KINDS * RECIPES; ++round) {
         bsattn_tiles_params_t params = {.block = blocks[round % BLOCK_KINDS],
                                         .tokens = 1 + random_below(900)};
-        int key_tokens = 1 + random_below(900); /* more than slots: room for any */
+        int key_tokens = 1 + random_below(SPREAD_KEYS); /* more than slots: room for any */
         bsattn_tiles_spread_t wanted = {0.0, 0.0};
         bsattn_tiles_spread_t got = {0.0, 0.0};
-        uint8_t times[2][900];
+        uint8_t times[2][SPREAD_KEYS];
         made_list_t made;
 
         make_list(&made, &recipes[round / BLOCK_KINDS % RECIPES], params.block,
