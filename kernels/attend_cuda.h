@@ -126,7 +126,7 @@ typedef struct bsattn_attend_cuda_params {
 
     const bsattn_tile_list_t *lists; /**< [list_count] */
     int list_count;
-    int64_t unit_count; /**< of all lists; 0 launches nothing */
+    int64_t unit_count; /**< of all lists, below 2^31; 0 launches nothing */
 
     float *state_o;     /**< [b, Hq, n, D]: sum of exp2(s - m) v of earlier launches, s and m in
                              units of scale * log2(e); NULL if every row is first and last */

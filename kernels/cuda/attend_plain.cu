@@ -508,7 +508,7 @@ __global__ void __launch_bounds__(THREADS)
     extern __shared__ __align__(16) unsigned char memory[];
     Shared<WIDTH> &shared = *reinterpret_cast<Shared<WIDTH> *>(memory);
 
-    for (int64_t unit = blockIdx.x; unit < params.unit_count; unit += gridDim.x) {
+    for (uint32_t unit = blockIdx.x; unit < params.unit_count; unit += gridDim.x) {
         attend_unit<T, WIDTH>(params, shared, bsattn_unit_at(params, unit));
     }
 }

@@ -85,7 +85,7 @@ __device__ __forceinline__ uint32_t step_address(uint32_t address, int step)
 
 /* -------------------------------------------------------------------------------- fetching work */
 
-__device__ void read_unit(const bsattn_attend_cuda_params_t &params, int64_t unit, Slot &slot)
+__device__ void read_unit(const bsattn_attend_cuda_params_t &params, uint32_t unit, Slot &slot)
 {
     if (unit >= params.unit_count) {
         slot.key_tiles = 0;
@@ -884,7 +884,7 @@ __device__ __forceinline__ void attend_tile(Worker<C> &worker, Loader<C> &loader
  * complete, but not all warps need be done with them.
  * @return thread 0: the number of the unit after this one, asked for under the last tile */
 template <class C>
-__device__ __forceinline__ int64_t walk(Worker<C> &worker, Loader<C> &loader, Slot &slot)
+__device__ __forceinline__ uint32_t walk(Worker<C> &worker, Loader<C> &loader, Slot &slot)
 {
     uint32_t taken = 0;
 
@@ -913,7 +913,7 @@ __device__ __forceinline__ int64_t walk(Worker<C> &worker, Loader<C> &loader, Sl
             turn_stage(loader, slot, t);
         }
     }
-    return (int64_t)gridDim.x + taken;
+    return gridDim.x + taken;
 }
 
 template <class C>
@@ -934,7 +934,7 @@ __global__ void __launch_bounds__(C::THREADS, C::CTAS)
 #pragma unroll 1
     for (int turn = 0;; turn ^= 1) {
         worker.begin(slots[turn]);
-        int64_t unit = walk(worker, loader, slots[turn]);
+        uint32_t unit = walk(worker, loader, slots[turn]);
         if (thread_index() == 0) {
             read_unit(params, unit, slots[turn ^ 1]);
         }

@@ -94,19 +94,35 @@ struct Config {
     /* With two, exponentials must not wait for products, nor products of the scores for values. */
     static constexpr bool HOLD = TEAMS * GROUPS == 2;
     static constexpr bool VALUES_LATE = TEAMS * GROUPS == 2;
+    static constexpr bool VALUES_BEHIND = K_STAGES > V_STAGES;
+    static_assert(K_STAGES - V_STAGES == (VALUES_BEHIND ? 1 : 0), "as the loader has it");
 };
 
-/* What a team shares. */
-template <class C> struct Shared {
+/* Where a team's tiles lie. */
+template <class C> struct Stages {
     alignas(1024) uint8_t q[C::Q_BUFFERS][C::GROUPS][C::Q_BYTES];
     alignas(1024) uint8_t k[C::K_STAGES][C::TILE_BYTES];
     alignas(1024) uint8_t v[C::V_STAGES][C::TILE_BYTES];
+};
+
+/* What else a team shares. */
+template <class C> struct Shared {
     alignas(16) bsattn_key_tile_t masks[C::K_STAGES];
     Slot slots[SLOTS];
     uint64_t slot_full[2], slot_empty[2];
     uint64_t q_full[C::Q_BUFFERS], q_empty[C::Q_BUFFERS];
     uint64_t k_full[C::K_STAGES], k_empty[C::K_STAGES];
     uint64_t v_full[C::V_STAGES], v_empty[C::V_STAGES];
+};
+
+/* All of a CTA's shared memory. */
+template <class C> struct Memory {
+    Stages<C> stages[C::TEAMS];
+    Shared<C> shared[C::TEAMS];
+
+    /* Without what would round its size up to its alignment. */
+    static constexpr size_t BYTES = C::TEAMS * (sizeof(Stages<C>) + sizeof(Shared<C>));
+    static_assert(BYTES <= 227 * 1024, "all that a CTA may have");
 };
 
 /* A place in a ring of COUNT, and the parity of its phase. */
@@ -155,66 +171,57 @@ __device__ Part read_part(const bsattn_attend_cuda_params_t &params, const bsatt
     return part;
 }
 
-__device__ Slot read_unit(const bsattn_attend_cuda_params_t &params, int64_t unit)
+__device__ void read_unit(const bsattn_attend_cuda_params_t &params, uint32_t unit, Slot &slot)
 {
-    Slot slot = {};
-
-    if (unit < params.unit_count) {
-        bsattn_unit_t found = bsattn_unit_at(params, unit);
-        bsattn_tile_item_t item = found.list->items[found.item];
-        slot.tiles = found.list->tiles + item.tile_first;
-        slot.runs = found.list->runs + item.run_first;
-        for (int h = 0; h < 2; ++h) {
-            slot.parts[h] = read_part(params, found, item, h);
-        }
-        slot.batch = found.batch;
-        slot.key_head = found.head[0] / (params.heads_q / params.heads_kv);
-        slot.tile_count = item.tile_count;
-        slot.key_tiles = item.key_tiles;
+    if (unit >= params.unit_count) {
+        slot.key_tiles = 0;
+        return;
     }
-    return slot;
+    bsattn_unit_t found = bsattn_unit_at(params, unit);
+    bsattn_tile_item_t item = found.list->items[found.item];
+    slot.tiles = found.list->tiles + item.tile_first;
+    slot.runs = found.list->runs + item.run_first;
+    for (int h = 0; h < 2; ++h) {
+        slot.parts[h] = read_part(params, found, item, h);
+    }
+    slot.batch = found.batch;
+    slot.key_head = found.head[0] / (params.heads_q / params.heads_kv);
+    slot.tile_count = item.tile_count;
+    slot.key_tiles = item.key_tiles;
 }
 
 /* ---------------------------------------------------------------------------------------- loading */
 
-/* Where the key tiles of a unit come from. */
-struct KeySource {
+/* A key tile, and where it comes from. */
+struct TileSource {
     const CUtensorMap *maps;
     int head;
     int batch;
+    const int32_t *rows; /* of a masked tile, each 16 keys; NULL: of a run */
+    int row;             /* the first, of a run */
 };
 
+/* Its keys or values. A masked tile comes in granules; where a granule is a tile, it is as good as one
+ * of a run. */
 template <class C>
-__device__ __forceinline__ void load_run_tile(const KeySource &source, int map, uint32_t to,
-                                              uint32_t full, int row)
+__device__ __forceinline__ void load_tile(const TileSource &tile, int run_map, int granule,
+                                          uint32_t to, uint32_t full)
 {
-    tensor_load(to, source.maps + map, full, row, source.head, source.batch, 0);
-}
-
-/* A tile out of granules; where a granule is a tile, it is as good as one of a run. */
-template <class C>
-__device__ __forceinline__ void load_masked_tile(const KeySource &source, int map, uint32_t to,
-                                                 uint32_t full, const int32_t *rows, int granule)
-{
-    if (granule == C::KEYS) {
-        load_run_tile<C>(source, map + MAP_K_RUN - MAP_K_TILE, to, full, rows[0]);
+    if ((tile.rows == nullptr) || (granule == C::KEYS)) {
+        int row = (tile.rows == nullptr) ? tile.row : tile.rows[0];
+        tensor_load(to, tile.maps + run_map, full, row, tile.head, tile.batch, 0);
         return;
     }
 #pragma unroll 1
     for (int key = 0; key < C::KEYS; key += granule) {
-        int row = rows[key / 16];
+        int row = tile.rows[key / 16];
 #pragma unroll
         for (int slab = 0; slab < C::SLABS; ++slab) {
-            tensor_load(to + slab * C::SLAB_BYTES + key * 128, source.maps + map, full, row,
-                        source.head, source.batch, slab);
+            tensor_load(to + slab * C::SLAB_BYTES + key * 128,
+                        tile.maps + run_map + MAP_K_TILE - MAP_K_RUN, full, row, tile.head,
+                        tile.batch, slab);
         }
     }
-}
-
-/* The first teams of all CTAs come first: few units spread over all multiprocessors. */
-__device__ __forceinline__ int64_t first_unit(int team)
-{
-    return (int64_t)team * gridDim.x + blockIdx.x;
 }
 
 /* Hands units to a team. */
@@ -223,26 +230,34 @@ template <class C> struct Fetcher {
     Shared<C> &shared;
     SlotTurn turn; /* of the slot to be filled next */
 
-    __device__ __forceinline__ bool publish(int64_t unit)
-    {
-        Slot slot = read_unit(arguments.params, unit);
-
-        wait_for_slot();
-        shared.slots[turn.slot.index] = slot;
-        barrier_arrive(shared_address(&shared.slot_full[turn.barrier.index]));
-        turn.next();
-        return slot.key_tiles > 0;
-    }
-
     __device__ __forceinline__ void wait_for_slot()
     {
         barrier_wait(shared_address(&shared.slot_empty[turn.barrier.index]),
                      turn.barrier.parity ^ 1);
     }
 
+    /* @return false at the end of all units */
+    __device__ __forceinline__ bool publish(uint32_t unit)
+    {
+        Slot &slot = shared.slots[turn.slot.index];
+
+        read_unit(arguments.params, unit, slot);
+        barrier_arrive(shared_address(&shared.slot_full[turn.barrier.index]));
+        turn.next();
+        return unit < arguments.params.unit_count;
+    }
+
+    __device__ __forceinline__ bool publish_first(int team)
+    {
+        /* The first teams of all CTAs come first: few units spread over all multiprocessors. */
+        return publish((uint32_t)team * gridDim.x + blockIdx.x);
+    }
+
+    /* A unit is taken once there is room for it: a team holds one in reserve, not two. */
     __device__ __forceinline__ bool publish_next()
     {
-        return publish((int64_t)gridDim.x * C::TEAMS + atomicAdd(arguments.params.counters, 1u));
+        wait_for_slot();
+        return publish(gridDim.x * C::TEAMS + atomicAdd(arguments.params.counters, 1u));
     }
 
     /* The last team to come here leaves the counters as the next launch wants them. */
@@ -262,10 +277,9 @@ template <class C>
 __device__ void fetch_units(const Arguments &arguments, Shared<C> &shared, int team)
 {
     Fetcher<C> fetcher = {arguments, shared};
-    bool more = fetcher.publish(first_unit(team));
+    bool more = fetcher.publish_first(team);
 
     while (more) {
-        fetcher.wait_for_slot(); /* a team holds one unit in reserve, not two */
         more = fetcher.publish_next();
     }
     fetcher.end();
@@ -274,6 +288,7 @@ __device__ void fetch_units(const Arguments &arguments, Shared<C> &shared, int t
 /* Loads the tiles of a team's units. */
 template <class C> struct Loader {
     const Arguments &arguments;
+    Stages<C> &stages;
     Shared<C> &shared;
     Fetcher<C> fetcher; /* without a fetcher's warp */
     Turn<C::K_STAGES> k_stage;
@@ -281,68 +296,105 @@ template <class C> struct Loader {
     Turn<C::Q_BUFFERS> q;
     int until_fetch; /* tiles to load before the next unit is fetched */
     int maps_head;   /* whose maps were acquired last */
+    TileSource behind; /* its keys are loaded, its values not */
+    bool waiting;      /* there is one */
 
-    /* The next unit is fetched once the stages are full: what that takes is then covered. */
-    __device__ __forceinline__ void tile_loaded()
+    /* @param mask  of a masked tile, else NULL */
+    __device__ __forceinline__ void keys(const TileSource &tile, const bsattn_key_tile_t *mask)
     {
+        uint32_t full = shared_address(&shared.k_full[k_stage.index]);
+
+        barrier_wait(shared_address(&shared.k_empty[k_stage.index]), k_stage.parity ^ 1);
+        barrier_arrive_expect(full, C::TILE_BYTES + ((mask != nullptr) ? sizeof(*mask) : 0));
+        if (mask != nullptr) {
+            bulk_load(shared_address(&shared.masks[k_stage.index]), mask, sizeof(*mask), full);
+        }
+        load_tile<C>(tile, MAP_K_RUN, arguments.params.granule,
+                     shared_address(stages.k[k_stage.index]), full);
         k_stage.next();
+    }
+
+    __device__ __forceinline__ void values(const TileSource &tile)
+    {
+        uint32_t full = shared_address(&shared.v_full[v_stage.index]);
+
+        barrier_wait(shared_address(&shared.v_empty[v_stage.index]), v_stage.parity ^ 1);
+        barrier_arrive_expect(full, C::TILE_BYTES);
+        load_tile<C>(tile, MAP_V_RUN, arguments.params.granule,
+                     shared_address(stages.v[v_stage.index]), full);
         v_stage.next();
+    }
+
+    /* Values come behind the keys of as many tiles as there are more stages of keys: the order in which
+     * stages become free. The next unit is fetched once they are full: what that takes is then
+     * covered. */
+    __device__ __forceinline__ void load(const TileSource &tile, const bsattn_key_tile_t *mask)
+    {
+        keys(tile, mask);
+        if (C::VALUES_BEHIND) {
+            flush();
+            behind = tile;
+            waiting = true;
+        } else {
+            values(tile);
+        }
         if (!C::FETCHER && (--until_fetch == 0)) {
             (void)fetcher.publish_next();
         }
     }
 
-    __device__ __forceinline__ void masked_tiles(const Slot &slot, const KeySource &source)
+    /* Load the values that are behind. */
+    __device__ __forceinline__ void flush()
     {
-        int granule = arguments.params.granule;
-
-#pragma unroll 1
-        for (int t = 0; t < slot.tile_count; ++t) {
-            const bsattn_key_tile_t *tile = slot.tiles + t;
-            uint32_t k_full = shared_address(&shared.k_full[k_stage.index]);
-            uint32_t v_full = shared_address(&shared.v_full[v_stage.index]);
-
-            prefetch(tile + 1); /* may be another item's, or nobody's: an address is all it takes */
-            barrier_wait(shared_address(&shared.k_empty[k_stage.index]), k_stage.parity ^ 1);
-            barrier_arrive_expect(k_full, C::TILE_BYTES + sizeof(bsattn_key_tile_t));
-            bulk_load(shared_address(&shared.masks[k_stage.index]), tile, sizeof(bsattn_key_tile_t),
-                      k_full);
-            load_masked_tile<C>(source, MAP_K_TILE, shared_address(shared.k[k_stage.index]), k_full,
-                                tile->key_row, granule);
-            barrier_wait(shared_address(&shared.v_empty[v_stage.index]), v_stage.parity ^ 1);
-            barrier_arrive_expect(v_full, C::TILE_BYTES);
-            load_masked_tile<C>(source, MAP_V_TILE, shared_address(shared.v[v_stage.index]), v_full,
-                                tile->key_row, granule);
-            tile_loaded();
+        if (C::VALUES_BEHIND && waiting) {
+            values(behind);
+            waiting = false;
         }
     }
 
-    __device__ __forceinline__ void runs(const Slot &slot, const KeySource &source)
+    __device__ __forceinline__ void masked_tiles(const Slot &slot, TileSource tile)
+    {
+#pragma unroll 1
+        for (int t = 0; t < slot.tile_count; ++t) {
+            const bsattn_key_tile_t *mask = slot.tiles + t;
+
+            prefetch(mask + 1); /* may be another item's, or nobody's: an address is all it takes */
+            tile.rows = mask->key_row;
+            load(tile, mask);
+        }
+    }
+
+    /* {key_row, tile_count} */
+    __device__ __forceinline__ static int2 read_run(const bsattn_tile_run_t *run)
+    {
+        static_assert(sizeof(*run) == sizeof(int2), "one load for both");
+        return *reinterpret_cast<const int2 *>(run);
+    }
+
+    /* The next run is read while the tiles of one are waited for. */
+    __device__ __forceinline__ void runs(const Slot &slot, TileSource tile)
     {
         int left = slot.key_tiles - slot.tile_count;
         const bsattn_tile_run_t *at = slot.runs;
-        int row = 0;
+        int2 next = {0, 0};
         int in_run = 0;
 
+        tile.rows = nullptr;
+        if (left > 0) {
+            next = read_run(at);
+        }
 #pragma unroll 1
         for (; left > 0; --left) {
-            uint32_t k_full = shared_address(&shared.k_full[k_stage.index]);
-            uint32_t v_full = shared_address(&shared.v_full[v_stage.index]);
-
             if (in_run == 0) {
-                row = at->key_row;
-                in_run = at->tile_count;
-                prefetch(++at);
+                tile.row = next.x;
+                in_run = next.y;
+                if (left > in_run) {
+                    next = read_run(++at);
+                }
             }
-            barrier_wait(shared_address(&shared.k_empty[k_stage.index]), k_stage.parity ^ 1);
-            barrier_arrive_expect(k_full, C::TILE_BYTES);
-            load_run_tile<C>(source, MAP_K_RUN, shared_address(shared.k[k_stage.index]), k_full, row);
-            barrier_wait(shared_address(&shared.v_empty[v_stage.index]), v_stage.parity ^ 1);
-            barrier_arrive_expect(v_full, C::TILE_BYTES);
-            load_run_tile<C>(source, MAP_V_RUN, shared_address(shared.v[v_stage.index]), v_full, row);
-            row += C::KEYS;
+            load(tile, nullptr);
+            tile.row += C::KEYS;
             --in_run;
-            tile_loaded();
         }
     }
 
@@ -359,42 +411,45 @@ template <class C> struct Loader {
     __device__ __forceinline__ void unit(const Slot &slot)
     {
         uint32_t q_full = shared_address(&shared.q_full[q.index]);
-        KeySource source = {arguments.keys, slot.key_head, slot.batch};
+        TileSource tile = {arguments.keys, slot.key_head, slot.batch};
 
         if (arguments.head_maps != nullptr) {
-            source.maps = arguments.head_maps + slot.key_head * MAPS_PER_HEAD;
-            source.head = 0;
-            acquire_maps(source.maps, slot.key_head);
+            tile.maps = arguments.head_maps + slot.key_head * MAPS_PER_HEAD;
+            tile.head = 0;
+            acquire_maps(tile.maps, slot.key_head);
         }
         barrier_wait(shared_address(&shared.q_empty[q.index]), q.parity ^ 1);
         barrier_arrive_expect(q_full, C::GROUPS * C::Q_BYTES);
 #pragma unroll
         for (int g = 0; g < C::GROUPS; ++g) {
-            tensor_load(shared_address(shared.q[q.index][g]), &arguments.q, q_full,
+            tensor_load(shared_address(stages.q[q.index][g]), &arguments.q, q_full,
                         slot.parts[g].row, slot.parts[g].head, slot.batch, 0);
         }
         q.next();
         until_fetch = min(C::V_STAGES, slot.key_tiles);
-        masked_tiles(slot, source);
-        runs(slot, source);
+        masked_tiles(slot, tile);
+        runs(slot, tile);
     }
 };
 
 template <class C>
-__device__ void load_units(const Arguments &arguments, Shared<C> &shared, int team)
+__device__ void load_units(const Arguments &arguments, Memory<C> &memory, int team)
 {
-    Loader<C> loader = {arguments, shared, {arguments, shared}};
+    Shared<C> &shared = memory.shared[team];
+    Loader<C> loader = {arguments, memory.stages[team], shared, {arguments, shared}};
     SlotTurn turn;
 
     loader.maps_head = -1;
+    loader.waiting = false;
 
     if (!C::FETCHER) {
-        (void)loader.fetcher.publish(first_unit(team));
+        (void)loader.fetcher.publish_first(team);
     }
     for (;;) {
         const Slot &slot = shared.slots[turn.slot.index];
         barrier_wait(shared_address(&shared.slot_full[turn.barrier.index]), turn.barrier.parity);
         if (slot.key_tiles == 0) {
+            loader.flush();
             break;
         }
         loader.unit(slot);
@@ -418,6 +473,7 @@ template <class C> struct Consumer {
     static constexpr int RESULTS = C::D / 2;
 
     const Arguments &arguments;
+    Stages<C> &stages;
     Shared<C> &shared;
     int team;
     int group; /* of the team's warpgroups */
@@ -482,7 +538,7 @@ template <class C> struct Consumer {
     __device__ __forceinline__ void issue_scores(uint32_t q_address)
     {
         uint64_t q_matrix = matrix_descriptor(q_address, 0);
-        uint64_t k_matrix = matrix_descriptor(shared_address(shared.k[k_stage.index]), 0);
+        uint64_t k_matrix = matrix_descriptor(shared_address(stages.k[k_stage.index]), 0);
 
 #pragma unroll
         for (int slab = 0; slab < C::SLABS; ++slab) {
@@ -504,7 +560,7 @@ template <class C> struct Consumer {
     __device__ __forceinline__ void issue_results()
     {
         uint64_t v_matrix =
-            matrix_descriptor(shared_address(shared.v[v_stage.index]), C::SLAB_BYTES);
+            matrix_descriptor(shared_address(stages.v[v_stage.index]), C::SLAB_BYTES);
 
 #pragma unroll
         for (int step = 0; step < C::KEYS / 16; ++step) {
@@ -641,7 +697,7 @@ template <class C> struct Consumer {
     __device__ __forceinline__ void score_again(uint32_t q_address)
     {
         uint32_t q_row = q_address + (16 * warp + lane % 16) * 128;
-        uint32_t k_row = shared_address(shared.k[k_stage.index]) + lane % 8 * 128;
+        uint32_t k_row = shared_address(stages.k[k_stage.index]) + lane % 8 * 128;
 
 #pragma unroll
         for (int j = 0; j < SCORES / 4; ++j) {
@@ -727,12 +783,11 @@ template <class C> struct Consumer {
         return (((part.active & ~part.first) >> warp) & 1) != 0;
     }
 
-    /* Of the unit that ends: what results are to be multiplied with, and of one row, lane / 4 + 8 *
-     * (lane % 4) for lane % 4 < 2, the reference and the sum. */
+    /* Of the unit that ends: the sums of both rows, and the reference of one, lane / 4 + 8 * (lane % 4)
+     * for lane % 4 < 2. */
     struct Ending {
-        float factor[2];
+        float sum[2];
         float m;
-        float sum;
     };
 
     __device__ __forceinline__ void next_sums(const Part &part);
@@ -740,7 +795,7 @@ template <class C> struct Consumer {
     __device__ __forceinline__ Ending finish_sums() const;
     __device__ __forceinline__ void write_state(const Part &part);
     __device__ __forceinline__ void send_results(const Part &part, int batch,
-                                                 const float (&factor)[2]);
+                                                 const float (&sum)[2]);
     __device__ __forceinline__ void write_results(const Slot &slot, const Ending &ending);
     __device__ __forceinline__ void scores_done(bool masked);
     __device__ __forceinline__ void results_done();
@@ -797,16 +852,13 @@ template <class C>
 __device__ __forceinline__ typename Consumer<C>::Ending Consumer<C>::finish_sums() const
 {
     Ending ending;
-    float sum[2];
 
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
-        sum[h] = l[h] + __shfl_xor_sync(~0u, l[h], 1);
-        sum[h] += __shfl_xor_sync(~0u, sum[h], 2);
-        ending.factor[h] = (sum[h] == 0.0f) ? 0.0f : reciprocal(sum[h]);
+        float sum = l[h] + __shfl_xor_sync(~0u, l[h], 1);
+        ending.sum[h] = sum + __shfl_xor_sync(~0u, sum, 2);
     }
     ending.m = (lane % 2 == 0) ? m[0] : m[1];
-    ending.sum = (lane % 2 == 0) ? sum[0] : sum[1];
     return ending;
 }
 
@@ -830,9 +882,11 @@ template <class C> __device__ __forceinline__ void Consumer<C>::write_state(cons
  * under way when this returns. */
 template <class C>
 __device__ __forceinline__ void Consumer<C>::send_results(const Part &part, int batch,
-                                                          const float (&factor)[2])
+                                                          const float (&sum)[2])
 {
-    uint32_t rows = shared_address(shared.q[leaving.index][group]) + warp * 16 * C::D * 2;
+    float factor[2] = {(sum[0] == 0.0f) ? 0.0f : reciprocal(sum[0]),
+                       (sum[1] == 0.0f) ? 0.0f : reciprocal(sum[1])};
+    uint32_t rows = shared_address(stages.q[leaving.index][group]) + warp * 16 * C::D * 2;
     uint32_t to = rows + lane % 16 * 128;
 
 #pragma unroll
@@ -865,19 +919,19 @@ __device__ __forceinline__ void Consumer<C>::write_results(const Slot &slot, con
         return;
     }
     if (last) {
-        send_results(part, slot.batch, ending.factor);
+        send_results(part, slot.batch, ending.sum);
     } else {
         write_state(part);
     }
     /* Behind the results, whose way out waits for all that was written before. */
     if ((lane % 4 < 2) && (16 * warp + at < part.rows)) {
         int64_t to = state_row(part, at);
+        float sum = (lane % 2 == 0) ? ending.sum[0] : ending.sum[1];
         if (!last) {
-            reinterpret_cast<float2 *>(params.state_ml)[to] = make_float2(ending.m, ending.sum);
+            reinterpret_cast<float2 *>(params.state_ml)[to] = make_float2(ending.m, sum);
         } else if (params.lse != nullptr) {
-            params.lse[to] = (ending.sum == 0.0f)
-                                 ? -INFINITY
-                                 : (ending.m + log2_approx(ending.sum)) * LN_2;
+            params.lse[to] =
+                (sum == 0.0f) ? -INFINITY : (ending.m + log2_approx(sum)) * LN_2;
         }
     }
 }
@@ -901,11 +955,13 @@ template <class C> __device__ __forceinline__ void Consumer<C>::results_done()
 /* The tiles of all units are one sequence: the scores of a unit's first tile are issued beside the
  * last products of the unit before, whose results are written while the next scores wait. */
 template <class C>
-__device__ void compute_units(const Arguments &arguments, Shared<C> &shared, int team)
+__device__ void compute_units(const Arguments &arguments, Memory<C> &memory, int team)
 {
+    Stages<C> &stages = memory.stages[team];
+    Shared<C> &shared = memory.shared[team];
     int thread = threadIdx.x % (C::GROUPS * 128);
     float scale = arguments.params.scale;
-    Consumer<C> self = {arguments, shared, team, thread / 128, thread % 128 / 32, thread % 32};
+    Consumer<C> self = {arguments, stages, shared, team, thread / 128, thread % 128 / 32, thread % 32};
     Turn<C::Q_BUFFERS> q;
     SlotTurn turn;
     int ended = 0; /* slot of the unit whose results are in o */
@@ -935,12 +991,12 @@ __device__ void compute_units(const Arguments &arguments, Shared<C> &shared, int
     barrier_wait(shared_address(&shared.k_full[0]), 0);
     self.turn_begin();
     product_fence();
-    self.issue_scores(shared_address(shared.q[0][self.group]));
+    self.issue_scores(shared_address(stages.q[0][self.group]));
     self.turn_end();
     product_wait<0>();
     self.scores_done(tile_count > 0);
     self.softmax(sums);
-    self.settle(tile_count > 0, shared_address(shared.q[0][self.group]), sums);
+    self.settle(tile_count > 0, shared_address(stages.q[0][self.group]), sums);
     self.pack_scores();
 
 #pragma unroll 1
@@ -977,7 +1033,7 @@ __device__ void compute_units(const Arguments &arguments, Shared<C> &shared, int
         }
         self.turn_begin();
         product_fence();
-        self.issue_scores(shared_address(shared.q[q.index][self.group]));
+        self.issue_scores(shared_address(stages.q[q.index][self.group]));
         if (C::VALUES_LATE) {
             self.wait_values();
             product_fence();
@@ -1005,7 +1061,7 @@ __device__ void compute_units(const Arguments &arguments, Shared<C> &shared, int
             self.read_results(shared.slots[turn.slot.index].parts[self.group]);
             self.stored = true;
         }
-        self.settle(t < tile_count, shared_address(shared.q[q.index][self.group]), sums);
+        self.settle(t < tile_count, shared_address(stages.q[q.index][self.group]), sums);
         self.pack_scores();
     }
     self.wait_values();
@@ -1046,29 +1102,31 @@ template <class C>
 __global__ void __launch_bounds__(C::THREADS, 1)
     attend_kernel(const __grid_constant__ Arguments arguments)
 {
-    extern __shared__ __align__(1024) uint8_t memory[];
-    Shared<C> *shared = reinterpret_cast<Shared<C> *>(memory);
+    extern __shared__ __align__(1024) uint8_t shared_memory[];
+    Memory<C> &memory = *reinterpret_cast<Memory<C> *>(shared_memory);
 
     if (threadIdx.x == 0) {
         for (int team = 0; team < C::TEAMS; ++team) {
-            init_barriers(shared[team]);
+            init_barriers(memory.shared[team]);
         }
         barrier_init_fence();
     }
     __syncthreads();
     if (threadIdx.x >= C::CONSUMERS) {
         registers_shrink<C::LOADER_REGISTERS>();
-        int role = (threadIdx.x - C::CONSUMERS) / 32;
+        int role = __shfl_sync(~0u, (threadIdx.x - C::CONSUMERS) / 32, 0);
         int team = role % C::TEAMS;
-        if ((threadIdx.x % 32 == 0) && (role < C::TEAMS)) {
-            load_units(arguments, shared[team], team);
-        } else if (C::FETCHER && (threadIdx.x % 32 == 0) && (role < 2 * C::TEAMS)) {
-            fetch_units(arguments, shared[team], team);
+        if (elect_one()) {
+            if (role < C::TEAMS) {
+                load_units(arguments, memory, team);
+            } else if (C::FETCHER && (role < 2 * C::TEAMS)) {
+                fetch_units(arguments, memory.shared[team], team);
+            }
         }
     } else {
         registers_grow<C::CONSUMER_REGISTERS>();
         int team = __shfl_sync(~0u, threadIdx.x / (C::GROUPS * 128), 0);
-        compute_units(arguments, shared[team], team);
+        compute_units(arguments, memory, team);
     }
 }
 
@@ -1208,7 +1266,6 @@ template <class C> int launch(const bsattn_attend_cuda_params_t *params, cudaStr
     int device;
     int error = find_arguments(params, &arguments);
 
-    static_assert(C::TEAMS * sizeof(Shared<C>) <= 227 * 1024, "all that a CTA may have");
     if (error == cudaSuccess) {
         error = cudaGetDevice(&device);
     }
@@ -1221,7 +1278,7 @@ template <class C> int launch(const bsattn_attend_cuda_params_t *params, cudaStr
         if (status == cudaSuccess) {
             status = cudaFuncSetAttribute(attend_kernel<C>,
                                           cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                          (int)(C::TEAMS * sizeof(Shared<C>)));
+                                          (int)Memory<C>::BYTES);
         }
         if (status != cudaSuccess) {
             return status;
@@ -1230,7 +1287,7 @@ template <class C> int launch(const bsattn_attend_cuda_params_t *params, cudaStr
     }
     unsigned grid = (unsigned)((params->unit_count < multiprocessors) ? params->unit_count
                                                                       : multiprocessors);
-    attend_kernel<C><<<grid, C::THREADS, C::TEAMS * sizeof(Shared<C>), stream>>>(*arguments);
+    attend_kernel<C><<<grid, C::THREADS, Memory<C>::BYTES, stream>>>(*arguments);
     return cudaGetLastError();
 }
 
@@ -1242,7 +1299,7 @@ int launch_type(const bsattn_attend_cuda_params_t *params, cudaStream_t stream)
     if (params->head_dim == 64) {
         return (params->shape.passes != 0) ? launch<Config<T, 64, 2, 2, 64, 4, 4, 2, true>>(params, stream)
                : wide                      ? launch<Config<T, 64, 2, 2, 64, 4, 4, 2>>(params, stream)
-                                           : launch<Config<T, 64, 4, 1, 64, 2, 2, 2>>(params, stream);
+                                           : launch<Config<T, 64, 4, 1, 64, 3, 2, 2>>(params, stream);
     }
     return wide ? launch<Config<T, 128, 1, 2, 128, 3, 2, 2>>(params, stream)
                 : launch<Config<T, 128, 2, 1, 64, 3, 2, 2>>(params, stream);

@@ -51,6 +51,22 @@ __device__ __forceinline__ void barrier_wait(uint32_t barrier, uint32_t parity)
                  : "memory");
 }
 
+/** True in one thread of a warp that is together, always the same. Inside `if (elect_one())` the
+ *  compiler knows that there is one thread only: what copies need in uniform registers is put there at
+ *  once, where a branch on a lane's number would make it loop over the lanes that might be different. */
+__device__ __forceinline__ bool elect_one()
+{
+    uint32_t elected;
+
+    asm volatile("{\n"
+                 ".reg .pred one;\n"
+                 "elect.sync _|one, 0xffffffff;\n"
+                 "selp.u32 %0, 1, 0, one;\n"
+                 "}\n"
+                 : "=r"(elected));
+    return elected != 0;
+}
+
 /** Barriers of some warps of the CTA, by number. */
 __device__ __forceinline__ void named_sync(int number, int threads)
 {

@@ -20,9 +20,10 @@ typedef struct bsattn_unit {
 
 /** @param unit  0 .. params.unit_count - 1 */
 static __device__ __forceinline__ bsattn_unit_t
-bsattn_unit_at(const bsattn_attend_cuda_params_t &params, int64_t unit)
+bsattn_unit_at(const bsattn_attend_cuda_params_t &params, uint32_t unit)
 {
-    /* Divisions that are known beforehand are left out: who fetches units is waited for. */
+    /* In 32 bits, and divisions that are known beforehand are left out: who fetches units is waited
+     * for. */
     bsattn_unit_t result;
     int at = 0;
 
@@ -30,18 +31,20 @@ bsattn_unit_at(const bsattn_attend_cuda_params_t &params, int64_t unit)
         ++at;
     }
     const bsattn_tile_list_t *list = &params.lists[at];
-    int64_t streams = params.batch * list->stream_heads;
-    int64_t in_list = unit - list->unit_first;
-    int64_t group_units = (int64_t)list->stream_group * list->item_count;
-    int64_t group = (in_list < group_units) ? 0 : in_list / group_units;
-    int64_t stream_first = group * list->stream_group;
-    int64_t left = streams - stream_first;
-    int in_group = (int)((left < list->stream_group) ? left : list->stream_group);
-    int64_t rest = in_list - group * group_units;
-    int64_t item = rest / in_group;
-    int64_t stream = stream_first + (rest - item * in_group);
-    int64_t batch = (params.batch == 1) ? 0 : stream / list->stream_heads;
-    int pair = (int)(stream - batch * list->stream_heads);
+    uint32_t batch_count = (uint32_t)params.batch;
+    uint32_t stream_heads = (uint32_t)list->stream_heads;
+    uint32_t streams = batch_count * stream_heads;
+    uint32_t group_streams = min((uint32_t)list->stream_group, streams);
+    uint32_t group_units = group_streams * (uint32_t)list->item_count;
+    uint32_t in_list = unit - (uint32_t)list->unit_first;
+    uint32_t group = (in_list < group_units) ? 0 : in_list / group_units;
+    uint32_t stream_first = group * group_streams;
+    uint32_t in_group = min(streams - stream_first, group_streams);
+    uint32_t rest = in_list - group * group_units;
+    uint32_t item = rest / in_group;
+    uint32_t stream = stream_first + (rest - item * in_group);
+    uint32_t batch = (batch_count == 1) ? 0 : stream / stream_heads;
+    uint32_t pair = stream - batch * stream_heads;
 
     result.list = list;
     result.item = (int)item;

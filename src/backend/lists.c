@@ -195,6 +195,7 @@ static bsattn_status_t add_step(const bsattn_work_params_t *params, const bsattn
         status = add_list(&tiles[l], image, &lists[l]);
         step->unit_count += params->problem->batch * lists[l].stream_heads * lists[l].item_count;
     }
+    BSATTN_ASSERT(step->unit_count <= INT32_MAX); /* so many would not fit the memory of a GPU */
     if (status == BSATTN_OK) {
         status = bsattn_image_add(image, lists, (size_t)list_count * sizeof(*lists), &step->lists);
     }
