@@ -91,11 +91,11 @@ struct Config {
     /* A warpgroup passes over a tile that it sees nothing of. Those that take turns must not. */
     static constexpr bool PASSES = PASSES_;
     static_assert(!PASSES || ((GROUPS == 2) && !TURNS), "two that need not wait for each other");
-    /* With two, exponentials must not wait for products, nor products of the scores for values. */
+    /* With two, exponentials must not wait for products. */
     static constexpr bool HOLD = TEAMS * GROUPS == 2;
-    static constexpr bool VALUES_LATE = TEAMS * GROUPS == 2;
-    static constexpr bool VALUES_BEHIND = K_STAGES > V_STAGES;
-    static_assert(K_STAGES - V_STAGES == (VALUES_BEHIND ? 1 : 0), "as the loader has it");
+    /* Values are loaded a tile behind the keys, and waited for under the product of the scores. */
+    static constexpr bool VALUES_LATE = K_STAGES > V_STAGES;
+    static_assert(K_STAGES - V_STAGES <= 1, "the loader has one tile without values");
 };
 
 /* Where a team's tiles lie. */
@@ -194,22 +194,25 @@ __device__ void read_unit(const bsattn_attend_cuda_params_t &params, uint32_t un
 
 /* A key tile, and where it comes from. */
 struct TileSource {
-    const CUtensorMap *maps;
-    int head;
+    int head; /* key head */
     int batch;
-    const int32_t *rows; /* of a masked tile, each 16 keys; NULL: of a run */
-    int row;             /* the first, of a run */
+    const int32_t *rows; /* of each 16 keys, where the tile comes in granules, else NULL */
+    int row;             /* of all, then */
 };
 
-/* Its keys or values. A masked tile comes in granules; where a granule is a tile, it is as good as one
- * of a run. */
+/* Its keys or values. */
 template <class C>
-__device__ __forceinline__ void load_tile(const TileSource &tile, int run_map, int granule,
-                                          uint32_t to, uint32_t full)
+__device__ __forceinline__ void load_tile(const Arguments &arguments, const TileSource &tile,
+                                          int run_map, uint32_t to, uint32_t full)
 {
-    if ((tile.rows == nullptr) || (granule == C::KEYS)) {
-        int row = (tile.rows == nullptr) ? tile.row : tile.rows[0];
-        tensor_load(to, tile.maps + run_map, full, row, tile.head, tile.batch, 0);
+    bool alike = arguments.head_maps == nullptr;
+    const CUtensorMap *maps =
+        alike ? arguments.keys : arguments.head_maps + tile.head * MAPS_PER_HEAD;
+    int head = alike ? tile.head : 0;
+    int granule = arguments.params.granule;
+
+    if (tile.rows == nullptr) {
+        tensor_load(to, maps + run_map, full, tile.row, head, tile.batch, 0);
         return;
     }
 #pragma unroll 1
@@ -218,7 +221,7 @@ __device__ __forceinline__ void load_tile(const TileSource &tile, int run_map, i
 #pragma unroll
         for (int slab = 0; slab < C::SLABS; ++slab) {
             tensor_load(to + slab * C::SLAB_BYTES + key * 128,
-                        tile.maps + run_map + MAP_K_TILE - MAP_K_RUN, full, row, tile.head,
+                        maps + run_map + MAP_K_TILE - MAP_K_RUN, full, row, head,
                         tile.batch, slab);
         }
     }
@@ -309,7 +312,7 @@ template <class C> struct Loader {
         if (mask != nullptr) {
             bulk_load(shared_address(&shared.masks[k_stage.index]), mask, sizeof(*mask), full);
         }
-        load_tile<C>(tile, MAP_K_RUN, arguments.params.granule,
+        load_tile<C>(arguments, tile, MAP_K_RUN,
                      shared_address(stages.k[k_stage.index]), full);
         k_stage.next();
     }
@@ -320,18 +323,18 @@ template <class C> struct Loader {
 
         barrier_wait(shared_address(&shared.v_empty[v_stage.index]), v_stage.parity ^ 1);
         barrier_arrive_expect(full, C::TILE_BYTES);
-        load_tile<C>(tile, MAP_V_RUN, arguments.params.granule,
+        load_tile<C>(arguments, tile, MAP_V_RUN,
                      shared_address(stages.v[v_stage.index]), full);
         v_stage.next();
     }
 
-    /* Values come behind the keys of as many tiles as there are more stages of keys: the order in which
-     * stages become free. The next unit is fetched once they are full: what that takes is then
+    /* A tile's values come behind the next one's keys where keys have a stage more: that is the order in
+     * which stages become free. The next unit is fetched once they are full: what that takes is then
      * covered. */
     __device__ __forceinline__ void load(const TileSource &tile, const bsattn_key_tile_t *mask)
     {
         keys(tile, mask);
-        if (C::VALUES_BEHIND) {
+        if (C::VALUES_LATE) {
             flush();
             behind = tile;
             waiting = true;
@@ -346,7 +349,7 @@ template <class C> struct Loader {
     /* Load the values that are behind. */
     __device__ __forceinline__ void flush()
     {
-        if (C::VALUES_BEHIND && waiting) {
+        if (C::VALUES_LATE && waiting) {
             values(behind);
             waiting = false;
         }
@@ -359,7 +362,11 @@ template <class C> struct Loader {
             const bsattn_key_tile_t *mask = slot.tiles + t;
 
             prefetch(mask + 1); /* may be another item's, or nobody's: an address is all it takes */
-            tile.rows = mask->key_row;
+            if (arguments.params.granule == C::KEYS) {
+                tile.row = mask->key_row[0];
+            } else {
+                tile.rows = mask->key_row;
+            }
             load(tile, mask);
         }
     }
@@ -379,7 +386,6 @@ template <class C> struct Loader {
         int2 next = {0, 0};
         int in_run = 0;
 
-        tile.rows = nullptr;
         if (left > 0) {
             next = read_run(at);
         }
@@ -411,12 +417,10 @@ template <class C> struct Loader {
     __device__ __forceinline__ void unit(const Slot &slot)
     {
         uint32_t q_full = shared_address(&shared.q_full[q.index]);
-        TileSource tile = {arguments.keys, slot.key_head, slot.batch};
+        TileSource tile = {slot.key_head, slot.batch, nullptr, 0};
 
         if (arguments.head_maps != nullptr) {
-            tile.maps = arguments.head_maps + slot.key_head * MAPS_PER_HEAD;
-            tile.head = 0;
-            acquire_maps(tile.maps, slot.key_head);
+            acquire_maps(arguments.head_maps + slot.key_head * MAPS_PER_HEAD, slot.key_head);
         }
         barrier_wait(shared_address(&shared.q_empty[q.index]), q.parity ^ 1);
         barrier_arrive_expect(q_full, C::GROUPS * C::Q_BYTES);
@@ -479,8 +483,7 @@ template <class C> struct Consumer {
     int group; /* of the team's warpgroups */
     int warp;  /* of the warpgroup */
     int lane;
-    float scale_log2;
-    bool negative; /* scale < 0: scores change sign, for the maximum's sake */
+    float scale_log2; /* of a score to what is taken 2 to the power of; never 0 */
     Turn<C::K_STAGES> k_stage;
     Turn<C::V_STAGES> v_stage;
     Turn<C::Q_BUFFERS> leaving; /* of the unit whose results are in o */
@@ -597,6 +600,7 @@ template <class C> struct Consumer {
     __device__ __forceinline__ void mask()
     {
         const bsattn_key_tile_t &tile = shared.masks[k_stage.index];
+        const float hidden = copysignf(INFINITY, -scale_log2); /* -infinity once it is scaled */
         uint32_t packed = 0; /* 8 bits of each, and the limit */
         int row = lane / 4;
         int column = 2 * (lane % 4);
@@ -628,8 +632,8 @@ template <class C> struct Consumer {
                 float *x = s + 8 * g + 4 * j;
 #pragma unroll
                 for (int e = 0; e < 2; ++e) {
-                    x[e] = (8 * j + column + e < end0) ? x[e] : -INFINITY;
-                    x[2 + e] = (8 * j + column + e < end1) ? x[2 + e] : -INFINITY;
+                    x[e] = (8 * j + column + e < end0) ? x[e] : hidden;
+                    x[2 + e] = (8 * j + column + e < end1) ? x[2 + e] : hidden;
                 }
             }
         }
@@ -638,25 +642,14 @@ template <class C> struct Consumer {
     /* The largest of a row's scaled scores in the tile. */
     __device__ __forceinline__ float row_max(int h) const
     {
-        float top = fmaxf(s[2 * h], s[2 * h + 1]);
+        float top = s[2 * h] * scale_log2;
 
 #pragma unroll
-        for (int i = 4; i < SCORES; i += 4) {
-            top = fmaxf(top, fmaxf(s[i + 2 * h], s[i + 2 * h + 1]));
+        for (int i = 0; i < SCORES; i += 4) {
+            top = fmaxf(top, fmaxf(s[i + 2 * h] * scale_log2, s[i + 2 * h + 1] * scale_log2));
         }
         top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
-        return fmaxf(top, __shfl_xor_sync(~0u, top, 2)) * scale_log2;
-    }
-
-    /* So that the maximum of the scores is that of the scaled ones. */
-    __device__ __forceinline__ void flip()
-    {
-        if (negative) {
-#pragma unroll
-            for (int i = 0; i < SCORES; ++i) {
-                s[i] = (s[i] == -INFINITY) ? s[i] : -s[i];
-            }
-        }
+        return fmaxf(top, __shfl_xor_sync(~0u, top, 2));
     }
 
     /* Scores to probabilities. sums: of this thread's. */
@@ -682,7 +675,6 @@ template <class C> struct Consumer {
      * good enough for another tile is told by the sums: settle() looks at them later. */
     __device__ __forceinline__ void softmax(float (&sums)[2])
     {
-        flip();
         if (__any_sync(~0u, (m[0] == -INFINITY) || (m[1] == -INFINITY))) {
 #pragma unroll
             for (int h = 0; h < 2; ++h) {
@@ -733,7 +725,6 @@ template <class C> struct Consumer {
             if (masked) {
                 mask();
             }
-            flip();
 #pragma unroll
             for (int h = 0; h < 2; ++h) {
                 float now = fmaxf(m[h], row_max(h));
@@ -972,9 +963,8 @@ __device__ void compute_units(const Arguments &arguments, Memory<C> &memory, int
     int tile_count;
     int t = 0;
 
-    /* Hidden scores are -inf and must stay so: no product with 0. */
-    self.scale_log2 = fmaxf(fabsf(scale) * LOG2_E, 1e-37f);
-    self.negative = scale < 0.0f;
+    /* Hidden scores are infinite and must stay so: no product with 0. */
+    self.scale_log2 = copysignf(fmaxf(fabsf(scale) * LOG2_E, 1e-37f), scale);
     if (C::TURNS && (self.group == 1)) {
         self.turn_end();
     }
@@ -1098,6 +1088,17 @@ template <class C> __device__ __forceinline__ void init_barriers(Shared<C> &shar
     }
 }
 
+/* Those that are parameters: a copy's first use of one waits for it. */
+__device__ __forceinline__ void prefetch_maps(const Arguments &arguments)
+{
+    tensor_map_prefetch(&arguments.q);
+    tensor_map_prefetch(&arguments.o);
+    if (arguments.head_maps == nullptr) {
+        tensor_map_prefetch(&arguments.keys[MAP_K_RUN]);
+        tensor_map_prefetch(&arguments.keys[MAP_V_RUN]);
+    }
+}
+
 template <class C>
 __global__ void __launch_bounds__(C::THREADS, 1)
     attend_kernel(const __grid_constant__ Arguments arguments)
@@ -1110,6 +1111,8 @@ __global__ void __launch_bounds__(C::THREADS, 1)
             init_barriers(memory.shared[team]);
         }
         barrier_init_fence();
+    } else if (threadIdx.x == 32) {
+        prefetch_maps(arguments);
     }
     __syncthreads();
     if (threadIdx.x >= C::CONSUMERS) {

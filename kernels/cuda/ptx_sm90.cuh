@@ -115,6 +115,12 @@ __device__ __forceinline__ void shared_written_fence()
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
+/** Bring a map, a parameter of the kernel, near. */
+__device__ __forceinline__ void tensor_map_prefetch(const CUtensorMap *map)
+{
+    asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
+}
+
 /** A map in global memory that was written before the launch: before this thread's first use. */
 __device__ __forceinline__ void tensor_map_acquire(const CUtensorMap *map)
 {
