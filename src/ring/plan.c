@@ -236,17 +236,34 @@ static bsattn_status_t check_memory(const bsattn_plan_t *plan)
     return check_account(context, &beside, " for the schedules");
 }
 
-static bsattn_status_t plan_predict(bsattn_plan_t *plan, const bsattn_plan_params_t *params)
+/* What a rank computes with, as the estimate wants it. Collective: layouts are compared by the speed
+ * of the machine, and ranks that differ in theirs must not differ in the layout. */
+static bsattn_status_t find_machine(bsattn_context_t *context, bsattn_machine_t *machine_p)
 {
-    bsattn_machine_t machine = plan->context->backend->ops->machine(plan->context->backend);
+    bsattn_transport_t *transport = context->transport;
+    bsattn_machine_t mine = context->backend->ops->machine(context->backend);
+    bsattn_machine_t first = mine;
 
+    BSATTN_TRY(transport->ops->broadcast(transport, &first, sizeof(first), 0));
+    mine.flops_per_s = first.flops_per_s;
+    mine.flops_f32_per_s = first.flops_f32_per_s;
+    mine.link_bytes_per_s = first.link_bytes_per_s;
+    mine.link_latency_s = first.link_latency_s;
+    mine.hides_exchange = first.hides_exchange;
     /* Ranks of one process read from one another's chunks. */
-    machine.stages_sends = machine.stages_sends && (plan->context->transport->local_count == 1);
+    mine.stages_sends = mine.stages_sends && (transport->local_count == 1);
+    *machine_p = mine;
+    return BSATTN_OK;
+}
+
+static bsattn_status_t plan_predict(bsattn_plan_t *plan, const bsattn_machine_t *machine,
+                                    const bsattn_plan_params_t *params)
+{
     BSATTN_TRY(bsattn_problem_check(&plan->problem));
     BSATTN_TRY(check_same_problem(&plan->problem, &plan->pattern->problem));
     BSATTN_TRY(check_tensor_memory(plan));
     BSATTN_TRY(bsattn_estimate_choose(plan->pattern, plan->context->transport->ranks, params,
-                                      &machine, &plan->demand, &plan->estimate));
+                                      machine, &plan->demand, &plan->estimate));
     return check_memory(plan);
 }
 
@@ -278,7 +295,8 @@ bsattn_status_t bsattn_plan_create(bsattn_context_t *context, const bsattn_probl
                                    bsattn_plan_t **plan_p)
 {
     bsattn_plan_t *plan = calloc(1, sizeof(*plan));
-    bsattn_status_t status = BSATTN_OK;
+    bsattn_machine_t machine;
+    bsattn_status_t status = find_machine(context, &machine);
 
     if (plan != NULL) {
         plan->locals = calloc((size_t)context->transport->local_count, sizeof(*plan->locals));
@@ -289,7 +307,7 @@ bsattn_status_t bsattn_plan_create(bsattn_context_t *context, const bsattn_probl
         plan->context = context;
         plan->problem = *problem;
         plan->pattern = pattern;
-        status = plan_predict(plan, params);
+        status = (status == BSATTN_OK) ? plan_predict(plan, &machine, params) : status;
     }
     status = bsattn_context_agree(context, status);
     if (status == BSATTN_OK) {

@@ -59,6 +59,14 @@ class Disagreement(CommandTest):
                 self.assertEqual(done.returncode, INPUT, done.told)
                 self.assertIn("rank 1", done.stderr, done.told)
 
+    def test_ranks_of_different_speed(self):
+        """Layouts are compared by the speed of the machine, and here ranks would choose different ones."""
+        problem = ["run", "--backend", "cpu", "--seq", "4K", "--causal", "--pattern", "local(window=1024)", "--block", "64",
+                   "--dtype", "f32", "--timeout", "20", "-n", "1", "-w", "0"]
+        done = self.launch([MPIEXEC, NUMPROC_FLAG, "1", "env", "OMP_NUM_THREADS=1", COMMAND, *problem, ":", NUMPROC_FLAG, "1", "env",
+                            "OMP_NUM_THREADS=2", COMMAND, *problem], timeout=60)
+        self.assertEqual(done.returncode, 0, done.told)
+
     def test_one_rank_without_the_kernels_asked_for(self):
         done = self.launch([MPIEXEC, NUMPROC_FLAG, "1", COMMAND, "run", *SMALL, ":", NUMPROC_FLAG, "1", "env", "BSATTN_ISA=none", COMMAND,
                             "run", *SMALL], timeout=60)
