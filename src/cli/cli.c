@@ -104,10 +104,12 @@ static bsattn_status_t do_job(bsattn_cli_t *cli, bsattn_status_t status)
 {
     BSATTN_TRY(bsattn_job_start(&cli->job));
     cli->speaks = (cli->job.size > 1) ? (cli->job.rank == 0) : cli->speaks;
+    if (status == BSATTN_OK) {
+        bsattn_job_set_timeout(bsattn_options_real(cli->options, BSATTN_OPTION_TIMEOUT));
+    }
     BSATTN_TRY(bsattn_job_agree(&cli->job, status));
     BSATTN_TRY(bsattn_job_agree(&cli->job, check_launch(cli)));
     BSATTN_TRY(compare_options(cli));
-    bsattn_job_set_timeout(bsattn_options_real(cli->options, BSATTN_OPTION_TIMEOUT));
     return bsattn_job_agree(&cli->job, do_verb(cli));
 }
 

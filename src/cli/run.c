@@ -93,6 +93,7 @@ static bsattn_status_t make_pattern(run_t *run)
 static bsattn_status_t make_trial(run_t *run)
 {
     bsattn_trial_params_t params = {
+        .job = &run->cli->job,
         .context = run->context,
         .problem = &run->record.problem,
         .pattern = run->pattern,

@@ -204,6 +204,7 @@ static bsattn_status_t gather_placement(bsattn_trial_t *trial)
 bsattn_status_t bsattn_trial_create(const bsattn_trial_params_t *params, bsattn_trial_t *trial)
 {
     *trial = (bsattn_trial_t){
+        .job = params->job,
         .context = params->context,
         .problem = *params->problem,
         .source = params->source,
@@ -255,9 +256,15 @@ bsattn_status_t bsattn_trial_poison(bsattn_trial_t *trial)
 
 bsattn_status_t bsattn_trial_execute(bsattn_trial_t *trial, int iteration)
 {
+    bsattn_status_t status;
+
     BSATTN_ASSERT(iteration < trial->iterations);
     BSATTN_TRY(bsattn_context_barrier(trial->context));
-    BSATTN_TRY(bsattn_execute(trial->plan, trial->tensors));
+    status = bsattn_execute(trial->plan, trial->tensors);
+    if (status != BSATTN_OK) {
+        bsattn_job_give_up(trial->job, status);
+        return status;
+    }
     for (int local = 0; (iteration >= 0) && (local < trial->info.local_count); ++local) {
         trial->timings[(size_t)local * (size_t)trial->iterations + (size_t)iteration] =
             bsattn_plan_timings(trial->plan, local);

@@ -13,8 +13,10 @@
 #include "bsattn.h"
 #include "io/source.h"
 #include "report/record.h"
+#include "transport/mpi_job.h"
 
 typedef struct bsattn_trial_params {
+    const bsattn_job_t *job;         /**< outlives the trial */
     bsattn_context_t *context;       /**< outlives the trial */
     const bsattn_problem_t *problem; /**< copied */
     bsattn_pattern_t *pattern;       /**< outlives the trial */
@@ -24,6 +26,7 @@ typedef struct bsattn_trial_params {
 } bsattn_trial_params_t;
 
 typedef struct bsattn_trial {
+    const bsattn_job_t *job;
     bsattn_context_t *context;
     bsattn_context_info_t info;
     bsattn_problem_t problem;
@@ -48,7 +51,8 @@ void bsattn_trial_destroy(bsattn_trial_t *trial);
 /** Fill O and LSE with NaN: nothing left from before can pass for a result. */
 bsattn_status_t bsattn_trial_poison(bsattn_trial_t *trial);
 
-/** Wait for all ranks, then execute.
+/** Wait for all ranks, then execute. An error within is told, and ends the job on all ranks: they
+ *  wait for one another by then.
  *  @param iteration  0 .. iterations - 1 to keep the times; -1 not to */
 bsattn_status_t bsattn_trial_execute(bsattn_trial_t *trial, int iteration);
 

@@ -61,9 +61,10 @@ static bsattn_status_t prepare(verify_t *verify, attempt_t *attempt)
     return bsattn_job_agree(job, status);
 }
 
-static bsattn_status_t compute(attempt_t *attempt)
+static bsattn_status_t compute(const bsattn_job_t *job, attempt_t *attempt)
 {
     bsattn_trial_params_t params = {
+        .job = job,
         .context = attempt->context,
         .problem = &attempt->drawn.problem,
         .pattern = attempt->pattern,
@@ -135,7 +136,7 @@ static bsattn_status_t do_problem(verify_t *verify, int64_t index)
     attempt.record.launcher = bsattn_launch_name(getenv);
     status = prepare(verify, &attempt);
     if (status == BSATTN_OK) {
-        status = compute(&attempt);
+        status = compute(&verify->cli->job, &attempt);
     }
     if ((status == BSATTN_OK) && !attempt.record.check.passed) {
         ++verify->failed;

@@ -6,10 +6,15 @@
 #include "transport/mpi_watch.h"
 
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum { TEXT_BYTES_MAX = 1 << 26 };
+
+/* How long other ranks leave it to rank 0 to tell of an error, which may be that of all. */
+static const time_t leave_s = 1;
 
 /* MPI starts and ends once in a process, so this is its one piece of global state. */
 static MPI_Comm job_comm = MPI_COMM_NULL;
@@ -131,6 +136,22 @@ bsattn_status_t bsattn_job_same_text(const bsattn_job_t *job, const char *text)
     }
     free(theirs);
     return bsattn_job_agree(job, status);
+}
+
+void bsattn_job_give_up(const bsattn_job_t *job, bsattn_status_t status)
+{
+    struct timespec pause = {.tv_sec = leave_s};
+
+    if (job->size == 1) {
+        return;
+    }
+    if (job->rank == 0) {
+        (void)fprintf(stderr, "bsattn_ring: error: %s\n", bsattn_last_error());
+    } else {
+        (void)nanosleep(&pause, NULL);
+        (void)fprintf(stderr, "bsattn_ring: error: rank %d: %s\n", job->rank, bsattn_last_error());
+    }
+    bsattn_mpi_end_job(job_comm, status);
 }
 
 const char *bsattn_job_mpi_library(void)

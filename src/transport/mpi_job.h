@@ -32,6 +32,11 @@ bsattn_status_t bsattn_job_broadcast(const bsattn_job_t *job, void *data, size_t
  *  "name = value" lines. */
 bsattn_status_t bsattn_job_same_text(const bsattn_job_t *job, const char *text);
 
+/** Not collective: after an error in the midst of something where other ranks cannot be met, such as
+ *  an execution, say it and end the job with this status on all ranks. Returns only where this
+ *  process is the whole job. */
+void bsattn_job_give_up(const bsattn_job_t *job, bsattn_status_t status);
+
 /** @return the name and version of the MPI library, one line; needs no started MPI */
 const char *bsattn_job_mpi_library(void);
 

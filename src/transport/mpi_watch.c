@@ -107,12 +107,12 @@ static void send_word(const bsattn_mpi_watch_t *watch, const char *what)
     (void)MPI_Request_free(&request);
 }
 
-__attribute__((noreturn)) static void end_job(const bsattn_mpi_watch_t *watch)
+void bsattn_mpi_end_job(MPI_Comm comm, bsattn_status_t status)
 {
     (void)fflush(NULL);
     bsattn_partial_remove_all();
-    (void)MPI_Abort(watch->side, BSATTN_ERR_TIMEOUT);
-    _Exit(BSATTN_ERR_TIMEOUT);
+    (void)MPI_Abort(comm, (int)status);
+    _Exit((int)status);
 }
 
 /* The deadline has passed. Rank 0 speaks for all and ends the job; the others leave it some time
@@ -125,7 +125,7 @@ static void stalled(const bsattn_mpi_watch_t *watch, const char *what, double wa
     (void)MPI_Comm_rank(watch->side, &rank);
     if (rank == 0) {
         report_stall(watch, what, waited_ms);
-        end_job(watch);
+        bsattn_mpi_end_job(watch->side, BSATTN_ERR_TIMEOUT);
     }
     if (!*told) {
         send_word(watch, what);
@@ -135,7 +135,7 @@ static void stalled(const bsattn_mpi_watch_t *watch, const char *what, double wa
                       "bsattn_ring: error: no progress for %.3g s: rank %d waits %s; no word from "
                       "rank 0\n",
                       1e-3 * waited_ms, rank, what);
-        end_job(watch);
+        bsattn_mpi_end_job(watch->side, BSATTN_ERR_TIMEOUT);
     }
 }
 

@@ -49,6 +49,9 @@ bsattn_status_t bsattn_mpi_watch_until(bsattn_mpi_watch_t *watch, bsattn_look_t 
 void bsattn_mpi_watch_stalled(bsattn_mpi_watch_t *watch, const char *what, double waited_ms,
                               double late_ms);
 
+/** End the job with a status on all ranks; no partial file of this rank is left. */
+__attribute__((noreturn)) void bsattn_mpi_end_job(MPI_Comm comm, bsattn_status_t status);
+
 /** Record an MPI error. @return BSATTN_OK if code is MPI_SUCCESS, else BSATTN_ERR_ENVIRONMENT */
 bsattn_status_t bsattn_mpi_check(int code, const char *what);
 
