@@ -18,7 +18,6 @@ typedef struct bsattn_backend_cuda {
     int capability; /**< 10 * major + minor */
     bsattn_nvml_t *nvml;
     int64_t used_before; /**< on the GPU, before this process held anything there; -1: not known */
-    int64_t context;     /**< what the context took then, nominal where it cannot be known */
     bsattn_cuda_piece_t *pieces;
     size_t piece_count;
     size_t piece_capacity;

@@ -154,29 +154,10 @@ bsattn_status_t bsattn_cuda_enter(const bsattn_backend_t *backend)
 
 /* --------------------------------------------------------------------------------------- memory */
 
-static bsattn_status_t fail_memory(const bsattn_backend_t *backend, size_t bytes)
-{
-    size_t available = 0;
-    size_t total = 0;
-    char need_text[32];
-    char have_text[32];
-    char total_text[32];
-
-    (void)cudaMemGetInfo(&available, &total);
-    (void)cudaGetLastError();
-    return bsattn_fail(BSATTN_ERR_MEMORY,
-                       "out of memory: %s were refused on GPU %d (%s), %s of %s were free",
-                       bsattn_text_bytes(need_text, sizeof(need_text), (double)bytes),
-                       backend->device, backend->name,
-                       bsattn_text_bytes(have_text, sizeof(have_text), (double)available),
-                       bsattn_text_bytes(total_text, sizeof(total_text), (double)total));
-}
-
 bsattn_status_t bsattn_cuda_alloc(bsattn_backend_t *backend, size_t bytes, void *memory_p)
 {
     bsattn_backend_cuda_t *cuda = (bsattn_backend_cuda_t *)backend;
-    void *memory = NULL;
-    cudaError_t error;
+    void *memory;
 
     if (bytes == 0) {
         *(void **)memory_p = NULL;
@@ -185,11 +166,7 @@ bsattn_status_t bsattn_cuda_alloc(bsattn_backend_t *backend, size_t bytes, void 
     BSATTN_TRY(bsattn_cuda_enter(backend));
     BSATTN_TRY(bsattn_array_reserve(&cuda->pieces, &cuda->piece_capacity, cuda->piece_count + 1,
                                     sizeof(*cuda->pieces)));
-    error = cudaMalloc(&memory, bytes);
-    if (error == cudaErrorMemoryAllocation) {
-        return fail_memory(backend, bytes);
-    }
-    BSATTN_TRY(bsattn_cuda_check(error, "cudaMalloc"));
+    BSATTN_TRY(bsattn_cuda_malloc(bytes, "", &memory));
     cuda->pieces[cuda->piece_count++] = (bsattn_cuda_piece_t){.memory = memory, .bytes = bytes};
     cuda->allocated += (int64_t)bytes;
     *(void **)memory_p = memory;
@@ -272,8 +249,9 @@ static bsattn_status_t cuda_write(bsattn_backend_t *backend, const bsattn_rows_t
     return bsattn_cuda_check(cudaStreamSynchronize(cudaStreamLegacy), "cudaStreamSynchronize");
 }
 
-/* The process's own number where the driver tells it; else what came on top of what there was, if
- * nobody else works on the GPU; else what we know of. */
+/* The process's own number where the driver tells it; else what came on top of what there was, if no
+ * other rank of this job works on the GPU (another job might); else what we allocated, and a context of
+ * the usual size. */
 static int64_t held_bytes(const bsattn_backend_cuda_t *cuda)
 {
     int64_t here = bsattn_nvml_used_here(cuda->nvml);
@@ -285,7 +263,7 @@ static int64_t held_bytes(const bsattn_backend_cuda_t *cuda)
     if (!cuda->super.shared && (used >= 0) && (cuda->used_before >= 0)) {
         return used - cuda->used_before;
     }
-    return cuda->allocated + cuda->context;
+    return cuda->allocated + context_bytes;
 }
 
 static bsattn_backend_memory_t cuda_memory(bsattn_backend_t *backend)
@@ -383,20 +361,15 @@ static const bsattn_backend_ops_t cuda_ops = {
     .unmark = cuda_unmark,
 };
 
-/* Make the GPU's context, seeing what it takes. */
+/* Make the GPU's context, remembering what others hold. */
 static bsattn_status_t open_context(bsattn_backend_cuda_t *cuda)
 {
     const bsattn_cuda_kernel_t *kernel;
-    int64_t used;
 
     cuda->nvml = bsattn_nvml_open(cuda->super.pci);
     cuda->used_before = bsattn_nvml_used(cuda->nvml);
     BSATTN_TRY(bsattn_cuda_enter(&cuda->super));
     BSATTN_TRY(bsattn_cuda_check(cudaFree(NULL), "the start of a context"));
-    used = bsattn_nvml_used(cuda->nvml);
-    cuda->context = ((used > cuda->used_before) && (cuda->used_before >= 0))
-                        ? used - cuda->used_before
-                        : context_bytes;
     BSATTN_TRY(bsattn_cuda_kernel_find(cuda->capability, BSATTN_BF16, 64, &kernel));
     cuda->super.variant = kernel->name;
     return BSATTN_OK;

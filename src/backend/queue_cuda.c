@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "backend/queue_cuda.h"
 
+#include "base/text.h"
+
 bsattn_status_t bsattn_cuda_check(cudaError_t error, const char *call)
 {
     if (error == cudaSuccess) {
@@ -11,6 +13,56 @@ bsattn_status_t bsattn_cuda_check(cudaError_t error, const char *call)
                                                             : BSATTN_ERR_ENVIRONMENT,
                        "CUDA: %s: %s (%s)", call, cudaGetErrorString(error),
                        cudaGetErrorName(error));
+}
+
+bsattn_status_t bsattn_cuda_look(cudaError_t error, const char *what, bool *done_p)
+{
+    *done_p = (error == cudaSuccess);
+    if (error == cudaErrorNotReady) {
+        (void)cudaGetLastError();
+        return BSATTN_OK;
+    }
+    return bsattn_cuda_check(error, what);
+}
+
+bsattn_status_t bsattn_cuda_fail_memory(size_t bytes, const char *purpose)
+{
+    struct cudaDeviceProp properties = {.name = "unknown"};
+    size_t available = 0;
+    size_t total = 0;
+    int device = -1;
+    char need_text[32];
+    char have_text[32];
+    char total_text[32];
+
+    (void)cudaGetDevice(&device);
+    (void)cudaGetDeviceProperties(&properties, device);
+    (void)cudaMemGetInfo(&available, &total);
+    (void)cudaGetLastError();
+    return bsattn_fail(BSATTN_ERR_MEMORY,
+                       "out of memory: %s%s were refused on GPU %d (%s), %s of %s were free",
+                       bsattn_text_bytes(need_text, sizeof(need_text), (double)bytes), purpose,
+                       device, properties.name,
+                       bsattn_text_bytes(have_text, sizeof(have_text), (double)available),
+                       bsattn_text_bytes(total_text, sizeof(total_text), (double)total));
+}
+
+bsattn_status_t bsattn_cuda_malloc(size_t bytes, const char *purpose, void *memory_p)
+{
+    void *memory = NULL;
+    cudaError_t error = cudaMalloc(&memory, bytes);
+
+    *(void **)memory_p = (error == cudaSuccess) ? memory : NULL;
+    return (error == cudaErrorMemoryAllocation) ? bsattn_cuda_fail_memory(bytes, purpose)
+                                                : bsattn_cuda_check(error, "cudaMalloc");
+}
+
+bsattn_status_t bsattn_cuda_upload(void *to, const void *from, size_t bytes)
+{
+    BSATTN_TRY(
+        bsattn_cuda_check(cudaMemcpy(to, from, bytes, cudaMemcpyHostToDevice), "cudaMemcpy"));
+    /* From pageable memory the copy may end later, and other streams do not wait for it. */
+    return bsattn_cuda_check(cudaStreamSynchronize(cudaStreamLegacy), "cudaStreamSynchronize");
 }
 
 /* Make one stream wait for all that another holds now. */

@@ -6,8 +6,10 @@
 #include "base/status.h"
 
 #include <cuda_runtime.h>
+#include <stdbool.h>
 
-/** Order is kept by events alone; the host never waits inside a step loop. At step s the loop calls
+/** Order is kept by events alone; the host waits inside a step loop only where a ring has so many
+ *  steps that they might fill the queue of a stream. At step s the loop calls
  *  the transport's start(s), enqueues attend(s) on compute, then calls wait(s).
  *  start(s): the transport makes `exchange` wait for what is on `compute` so far (attend(s-1): its
  *  chunk's buffer is now free), and moves chunk s on `exchange`.
@@ -23,6 +25,23 @@ typedef struct bsattn_cuda_queue {
 /** Say what CUDA call failed. @return BSATTN_OK, BSATTN_ERR_MEMORY (cudaErrorMemoryAllocation) or
  *  BSATTN_ERR_ENVIRONMENT */
 bsattn_status_t bsattn_cuda_check(cudaError_t error, const char *call);
+
+/** Whether an event or a stream that was queried is done. @return BSATTN_OK, or an error as above */
+bsattn_status_t bsattn_cuda_look(cudaError_t error, const char *what, bool *done_p);
+
+/** Say that memory on the current GPU was refused, how much there was, and what for.
+ *  @param purpose  "", or e.g. " for bringing a message together"
+ *  @return BSATTN_ERR_MEMORY */
+bsattn_status_t bsattn_cuda_fail_memory(size_t bytes, const char *purpose);
+
+/** Memory on the current GPU, to be released with cudaFree(). Backends count what they allocate; this
+ *  is for transports.
+ *  @param memory_p  address of a pointer; NULL if it fails
+ *  @return BSATTN_OK, BSATTN_ERR_MEMORY as above, or BSATTN_ERR_ENVIRONMENT */
+bsattn_status_t bsattn_cuda_malloc(size_t bytes, const char *purpose, void *memory_p);
+
+/** Copy from pageable host memory; every stream finds it there afterwards. */
+bsattn_status_t bsattn_cuda_upload(void *to, const void *from, size_t bytes);
 
 /** Make exchange wait for all that compute holds now. */
 bsattn_status_t bsattn_cuda_queue_exchange_after_compute(bsattn_cuda_queue_t *queue);

@@ -326,8 +326,7 @@ static bsattn_status_t upload_image(cuda_work_t *cuda, const bsattn_image_t *ima
 {
     BSATTN_TRY(work_alloc(cuda, (int64_t)image->count, &cuda->image));
     point_into_image(cuda, image, places);
-    return bsattn_cuda_check(
-        cudaMemcpy(cuda->image, image->data, image->count, cudaMemcpyHostToDevice), "cudaMemcpy");
+    return bsattn_cuda_upload(cuda->image, image->data, image->count);
 }
 
 static bsattn_status_t work_image(cuda_work_t *cuda)
@@ -600,16 +599,6 @@ bsattn_status_t bsattn_work_cuda_attend(bsattn_work_t *work, int step_index,
 
 /* ----------------------------------------------------------------------------- looking after it */
 
-static bsattn_status_t look(cudaError_t error, bool *done_p)
-{
-    *done_p = (error == cudaSuccess);
-    if (error == cudaErrorNotReady) {
-        (void)cudaGetLastError();
-        return BSATTN_OK;
-    }
-    return bsattn_cuda_check(error, "an execution");
-}
-
 bsattn_status_t bsattn_work_cuda_poll(bsattn_work_t *work, bsattn_progress_t *progress_p)
 {
     cuda_work_t *cuda = (cuda_work_t *)work;
@@ -619,12 +608,13 @@ bsattn_status_t bsattn_work_cuda_poll(bsattn_work_t *work, bsattn_progress_t *pr
     BSATTN_TRY(bsattn_cuda_enter(work->backend));
     while (done && (cuda->seen < all)) {
         const cuda_step_t *step = &cuda->steps[cuda->seen / 2];
-        BSATTN_TRY(
-            look(cudaEventQuery((cuda->seen % 2 == 0) ? step->begin : step->end), &done));
+        BSATTN_TRY(bsattn_cuda_look(
+            cudaEventQuery((cuda->seen % 2 == 0) ? step->begin : step->end), "an execution", &done));
         cuda->seen += done ? 1 : 0;
     }
     if (done) {
-        BSATTN_TRY(look(cudaStreamQuery(cuda->queue.exchange), &done));
+        BSATTN_TRY(
+            bsattn_cuda_look(cudaStreamQuery(cuda->queue.exchange), "an execution", &done));
     }
     *progress_p = (bsattn_progress_t){
         .done = done,

@@ -331,14 +331,17 @@ static bsattn_status_t check_transport(const bsattn_context_t *context, const ch
 }
 
 /* Which of its ways a transport has taken belongs to the reason. */
-static void say_way(bsattn_context_t *context)
+static void say_way(bsattn_context_t *context, const char *way)
 {
     size_t length = strlen(context->transport_reason);
     bsattn_strbuf_t buf;
 
+    if (way == NULL) {
+        return;
+    }
     bsattn_strbuf_init(&buf, context->transport_reason + length,
                        sizeof(context->transport_reason) - length);
-    bsattn_strbuf_add(&buf, "; %s", context->transport->way);
+    bsattn_strbuf_add(&buf, "; %s", way);
 }
 
 /* Replace the first transport by the one wanted, if that is another. */
@@ -347,21 +350,23 @@ static bsattn_status_t open_transport(bsattn_context_t *context,
 {
     const char *name = choose_transport(context, params);
     int device = context->backend->device;
-    bool shared = gpu_shared(context);
 
     BSATTN_TRY(bsattn_context_agree(context, check_transport(context, name)));
     if (strcmp(name, context->transport->ops->name) == 0) {
+        if (context->choice.cuda) {
+            say_way(context, context->transport->way);
+        }
         return BSATTN_OK;
     }
     close_transport(context);
     if (strcmp(name, "nccl") == 0) {
-        BSATTN_TRY(bsattn_transport_nccl_create(params->mpi_comm, params->timeout_s, device, shared,
+        BSATTN_TRY(bsattn_transport_nccl_create(params->mpi_comm, params->timeout_s, device,
                                                 &context->transport));
-        say_way(context);
+        say_way(context, context->transport->way);
         return BSATTN_OK;
     }
     if (strcmp(name, "ipc") == 0) {
-        return bsattn_transport_ipc_create(params->mpi_comm, params->timeout_s, device, shared,
+        return bsattn_transport_ipc_create(params->mpi_comm, params->timeout_s, device,
                                            &context->transport);
     }
     return bsattn_transport_loop_create(1, &context->transport);

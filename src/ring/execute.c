@@ -10,6 +10,10 @@
 #include <stdlib.h>
 #include <time.h>
 
+/* A device's queue has an end, and who meets it is kept waiting in a call that looks after nothing: a
+ * long ring is enqueued no further ahead than this. */
+enum { STEPS_AHEAD = 64 };
+
 /* How long to look without pause for an execution to be done, and the pauses after that. */
 static const double spin_ms = 0.2;
 static const long pause_us = 30;
@@ -134,6 +138,20 @@ typedef struct watch {
     double busy_ms; /* the longest attend: others may need as long for theirs */
 } watch_t;
 
+/* A step begins on the GPU when the exchange of the step before is done. */
+static void describe_wait(const bsattn_local_t *local, int step, bsattn_strbuf_t *buf)
+{
+    const bsattn_exchange_t *exchange = (step > 0) ? local->exchanges[step - 1] : NULL;
+
+    bsattn_strbuf_add(buf, "for its GPU at step %d of %d", step, local->schedule.step_count);
+    if ((exchange != NULL) && (exchange->params.receive.rows > 0)) {
+        bsattn_strbuf_add(buf, ", for rank %d to send", exchange->params.from);
+    }
+    if ((exchange != NULL) && (exchange->params.send.run_count > 0)) {
+        bsattn_strbuf_add(buf, ", for rank %d to receive", exchange->params.to);
+    }
+}
+
 static void look_after(const bsattn_local_t *local, const bsattn_progress_t *progress,
                        watch_t *watch)
 {
@@ -141,7 +159,7 @@ static void look_after(const bsattn_local_t *local, const bsattn_progress_t *pro
     double now_ms = bsattn_clock_ms();
     double waited_ms = now_ms - watch->last_ms;
     double allowed_ms = 1e3 * context->timeout_s;
-    char what[96];
+    char what[128];
     bsattn_strbuf_t buf;
 
     if (progress->marks != watch->last.marks) {
@@ -157,8 +175,7 @@ static void look_after(const bsattn_local_t *local, const bsattn_progress_t *pro
         return;
     }
     bsattn_strbuf_init(&buf, what, sizeof(what));
-    bsattn_strbuf_add(&buf, "for its GPU to begin step %d of %d", progress->step,
-                      local->schedule.step_count);
+    describe_wait(local, progress->step, &buf);
     if (context->transport->ops->stalled != NULL) {
         context->transport->ops->stalled(context->transport, what, waited_ms,
                                          waited_ms - allowed_ms);
@@ -171,7 +188,8 @@ static void look_after(const bsattn_local_t *local, const bsattn_progress_t *pro
     _Exit(BSATTN_ERR_TIMEOUT);
 }
 
-static bsattn_status_t finish(bsattn_local_t *local)
+/* Wait until the device is past a step, or done. */
+static bsattn_status_t wait_for_step(bsattn_local_t *local, int step)
 {
     bsattn_transport_t *transport = local->plan->context->transport;
     struct timespec pause = {.tv_nsec = pause_us * 1000};
@@ -181,7 +199,7 @@ static bsattn_status_t finish(bsattn_local_t *local)
 
     for (;;) {
         BSATTN_TRY(backend_of(local)->poll(local->work, &progress));
-        if (progress.done) {
+        if (progress.done || (progress.step > step)) {
             return BSATTN_OK;
         }
         if (transport->ops->poll != NULL) {
@@ -210,10 +228,13 @@ static bsattn_status_t run(bsattn_plan_t *plan, const bsattn_tensors_t *tensors)
         backend->mark(BSATTN_MARK_STEP);
         status = run_step(plan->locals, local_count, step);
         backend->unmark();
+        for (int i = 0; (step >= STEPS_AHEAD) && (i < local_count) && (status == BSATTN_OK); ++i) {
+            status = wait_for_step(&plan->locals[i], step - STEPS_AHEAD);
+        }
     }
     BSATTN_TRY(status);
     for (int i = 0; i < local_count; ++i) {
-        BSATTN_TRY(finish(&plan->locals[i]));
+        BSATTN_TRY(wait_for_step(&plan->locals[i], plan->demand.steps));
     }
     return BSATTN_OK;
 }

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "transport/driver_cuda.h"
 
+#include "backend/queue_cuda.h"
+
 #include <cuda.h>
 #include <cudaTypedefs.h>
 
@@ -9,6 +11,7 @@ static struct driver {
     PFN_cuStreamWriteValue32_v11070 write_value;
     PFN_cuStreamWaitValue32_v11070 wait_value;
     PFN_cuGetErrorName_v6000 error_name;
+    unsigned wait_flags;
 } driver;
 
 static bsattn_status_t find(const char *name, unsigned version, void **function_p)
@@ -30,8 +33,22 @@ static bsattn_status_t find(const char *name, unsigned version, void **function_
     return BSATTN_OK;
 }
 
-bsattn_status_t bsattn_driver_init(void)
+/* Writes of another GPU may become visible out of order: where the device can put that right, who
+ * waits for a flag behind data asks for it. Elsewhere there is nothing to ask for. */
+static bsattn_status_t choose_wait(int device)
 {
+    int can_flush = 0;
+
+    BSATTN_TRY(bsattn_cuda_check(
+        cudaDeviceGetAttribute(&can_flush, cudaDevAttrCanFlushRemoteWrites, device),
+        "cudaDeviceGetAttribute"));
+    driver.wait_flags = CU_STREAM_WAIT_VALUE_GEQ | (can_flush ? CU_STREAM_WAIT_VALUE_FLUSH : 0);
+    return BSATTN_OK;
+}
+
+bsattn_status_t bsattn_driver_init(int device)
+{
+    BSATTN_TRY(choose_wait(device));
     BSATTN_TRY(find("cuGetErrorName", 6000, (void **)&driver.error_name));
     BSATTN_TRY(find("cuMemGetAddressRange", 3020, (void **)&driver.address_range));
     BSATTN_TRY(find("cuStreamWriteValue32", 11070, (void **)&driver.write_value));
@@ -72,6 +89,6 @@ bsattn_status_t bsattn_driver_write(cudaStream_t stream, uint32_t *flag, uint32_
 bsattn_status_t bsattn_driver_wait(cudaStream_t stream, const uint32_t *flag, uint32_t value)
 {
     return check(
-        driver.wait_value(stream, (CUdeviceptr)(uintptr_t)flag, value, CU_STREAM_WAIT_VALUE_GEQ),
+        driver.wait_value(stream, (CUdeviceptr)(uintptr_t)flag, value, driver.wait_flags),
         "cuStreamWaitValue32");
 }

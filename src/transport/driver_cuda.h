@@ -8,8 +8,8 @@
 
 #include <cuda_runtime.h>
 
-/** Find them. @return BSATTN_OK or BSATTN_ERR_ENVIRONMENT, naming what is missing */
-bsattn_status_t bsattn_driver_init(void);
+/** Find them, and how this GPU waits. @return BSATTN_OK or BSATTN_ERR_ENVIRONMENT, naming what is missing */
+bsattn_status_t bsattn_driver_init(int device);
 
 /** The allocation that memory of a GPU is part of.
  *  @param offset_p  receives how far inside it the memory begins */
@@ -19,8 +19,8 @@ bsattn_status_t bsattn_driver_allocation(void *memory, void **base_p, size_t *of
  *  is mapped */
 bsattn_status_t bsattn_driver_write(cudaStream_t stream, uint32_t *flag, uint32_t value);
 
-/** Enqueue: wait until a number has reached a value, counting around past 2^32. @param flag  of
- *  this GPU */
+/** Enqueue: wait until a number has reached a value, counting around past 2^32. What was written before
+ *  the number is there then, too. @param flag  of this GPU */
 bsattn_status_t bsattn_driver_wait(cudaStream_t stream, const uint32_t *flag, uint32_t value);
 
 #endif

@@ -461,8 +461,8 @@ static bsattn_status_t ipc_init_local(ipc_transport_t *ipc, ipc_card_t *card)
         return bsattn_fail(BSATTN_ERR_ENVIRONMENT, "transport ipc: %zu ranks are too many", ranks);
     }
     BSATTN_TRY(bsattn_cuda_check(cudaSetDevice(ipc->device), "cudaSetDevice"));
-    BSATTN_TRY(bsattn_driver_init());
-    BSATTN_TRY(bsattn_cuda_check(cudaMalloc((void **)&ipc->flags, FLAG_BYTES), "cudaMalloc"));
+    BSATTN_TRY(bsattn_driver_init(ipc->device));
+    BSATTN_TRY(bsattn_cuda_malloc(FLAG_BYTES, " for the flags of transport ipc", &ipc->flags));
     BSATTN_TRY(try_flags(ipc));
     bsattn_host_name(card->host, sizeof(card->host));
     BSATTN_TRY(bsattn_cuda_check(cudaDeviceGetPCIBusId(card->pci, PCI_SIZE, ipc->device),
@@ -528,12 +528,11 @@ static bsattn_status_t ipc_init(ipc_transport_t *ipc)
 }
 
 bsattn_status_t bsattn_transport_ipc_create(const void *comm, double timeout_s, int device,
-                                            bool gpu_shared, bsattn_transport_t **transport_p)
+                                            bsattn_transport_t **transport_p)
 {
     ipc_transport_t *ipc = calloc(1, sizeof(*ipc));
     bsattn_status_t status;
 
-    (void)gpu_shared; /* processes on one GPU map its memory like any other */
     if (ipc == NULL) {
         return bsattn_fail(BSATTN_ERR_MEMORY, "no memory for the ipc transport");
     }

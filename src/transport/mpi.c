@@ -281,19 +281,6 @@ static const bsattn_transport_ops_t mpi_ops = {
     .broadcast = bsattn_control_broadcast,
 };
 
-const char *bsattn_mpi_device_path(const bsattn_transport_t *transport)
-{
-#ifdef BSATTN_HAVE_CUDA
-    if (transport->ops == &mpi_ops) {
-        return bsattn_mpi_device_direct(((const mpi_transport_t *)transport)->device)
-                   ? "device pointers"
-                   : "staged";
-    }
-#endif
-    (void)transport;
-    return "";
-}
-
 bsattn_status_t bsattn_transport_mpi_create(const void *comm, double timeout_s,
                                             bsattn_transport_t **transport_p)
 {
@@ -314,6 +301,7 @@ bsattn_status_t bsattn_transport_mpi_create(const void *comm, double timeout_s,
         mpi_destroy(&mpi->control.super);
         return status;
     }
+    mpi->control.super.way = bsattn_mpi_device_way(mpi->device);
 #endif
     *transport_p = &mpi->control.super;
     return BSATTN_OK;

@@ -44,11 +44,16 @@ struct bsattn_mpi_message {
 
 /* ----------------------------------------------------------------------------------- which way */
 
-static int takes_device_pointers(void)
+static bool staging_asked_for(void)
 {
     const char *staged = getenv("BSATTN_MPI_STAGED");
 
-    if ((staged != NULL) && (strcmp(staged, "0") != 0) && (staged[0] != '\0')) {
+    return (staged != NULL) && (strcmp(staged, "0") != 0) && (staged[0] != '\0');
+}
+
+static int takes_device_pointers(void)
+{
+    if (staging_asked_for()) {
         return 0;
     }
 #if defined(MPIX_CUDA_AWARE_SUPPORT)
@@ -99,9 +104,12 @@ void bsattn_mpi_device_destroy(bsattn_mpi_device_t *device)
     }
 }
 
-bool bsattn_mpi_device_direct(const bsattn_mpi_device_t *device)
+const char *bsattn_mpi_device_way(const bsattn_mpi_device_t *device)
 {
-    return device->direct;
+    return device->direct ? "device pointers, which this MPI takes"
+           : staging_asked_for()
+               ? "staged through pinned memory, as BSATTN_MPI_STAGED says"
+               : "staged through pinned memory: MPI takes no device pointers on all ranks";
 }
 
 /* ------------------------------------------------------------------------------------- messages */

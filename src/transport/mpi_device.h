@@ -6,10 +6,6 @@
 
 #include "transport/control.h"
 
-/** @return how the transport mpi moves what is on GPUs: "device pointers" or "staged"; "" for other
- *          transports and in a build without CUDA */
-const char *bsattn_mpi_device_path(const bsattn_transport_t *transport);
-
 /** What the exchanges of a rank share. */
 typedef struct bsattn_mpi_device bsattn_mpi_device_t;
 /** One exchange. */
@@ -20,8 +16,8 @@ typedef struct bsattn_mpi_message bsattn_mpi_message_t;
 bsattn_status_t bsattn_mpi_device_create(bsattn_control_t *control, bsattn_mpi_device_t **device_p);
 /** @param device  may be NULL */
 void bsattn_mpi_device_destroy(bsattn_mpi_device_t *device);
-/** @return whether MPI is given device pointers */
-bool bsattn_mpi_device_direct(const bsattn_mpi_device_t *device);
+/** @return how what is on GPUs moves, and why so */
+const char *bsattn_mpi_device_way(const bsattn_mpi_device_t *device);
 
 bsattn_status_t bsattn_mpi_message_prepare(bsattn_mpi_device_t *device, bsattn_exchange_t *exchange,
                                            bsattn_mpi_message_t **message_p);

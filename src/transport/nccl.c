@@ -11,9 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The first version in which ranks can share a GPU, if they are told to. */
-enum { SHARING_VERSION = 23000 };
-
 /* How long a healthy communicator may take to be finalized before it is aborted. */
 static const double finalize_ms = 5000.0;
 
@@ -102,24 +99,35 @@ static bsattn_status_t nccl_prepare(bsattn_transport_t *transport,
     return BSATTN_OK;
 }
 
-/* Both directions in one group, so that neither waits for the other. */
+static ncclResult_t ask_for(const bsattn_nccl_comm_t *comm, const bsattn_nccl_message_t *message,
+                            cudaStream_t stream)
+{
+    ncclResult_t result = ncclSuccess;
+
+    if (message->out_bytes > 0) {
+        result = ncclSend(message->rows, message->out_bytes, ncclInt8, message->to, comm->handle,
+                          stream);
+    }
+    if ((message->in_bytes > 0) && ((result == ncclSuccess) || (result == ncclInProgress))) {
+        result = ncclRecv(message->base, message->in_bytes, ncclInt8, message->from, comm->handle,
+                          stream);
+    }
+    return result;
+}
+
+/* Both directions in one group, so that neither waits for the other. The group ends whatever comes:
+ * a communicator cannot be given up inside one. */
 static bsattn_status_t send_and_receive(bsattn_nccl_comm_t *comm,
                                         const bsattn_nccl_message_t *message, cudaStream_t stream)
 {
+    ncclResult_t asked;
+    ncclResult_t ended;
+
     BSATTN_TRY(bsattn_nccl_check(comm, ncclGroupStart(), "ncclGroupStart"));
-    if (message->out_bytes > 0) {
-        BSATTN_TRY(bsattn_nccl_check(comm,
-                                     ncclSend(message->rows, message->out_bytes, ncclInt8,
-                                              message->to, comm->handle, stream),
-                                     "ncclSend"));
-    }
-    if (message->in_bytes > 0) {
-        BSATTN_TRY(bsattn_nccl_check(comm,
-                                     ncclRecv(message->base, message->in_bytes, ncclInt8,
-                                              message->from, comm->handle, stream),
-                                     "ncclRecv"));
-    }
-    BSATTN_TRY(bsattn_nccl_check(comm, ncclGroupEnd(), "ncclGroupEnd"));
+    asked = ask_for(comm, message, stream);
+    ended = ncclGroupEnd();
+    BSATTN_TRY(bsattn_nccl_check(comm, asked, "ncclSend and ncclRecv"));
+    BSATTN_TRY(bsattn_nccl_check(comm, ended, "ncclGroupEnd"));
     return bsattn_nccl_settle(comm, message->what);
 }
 
@@ -270,27 +278,6 @@ static bsattn_status_t read_mode(nccl_mode_t *mode_p)
     return BSATTN_OK;
 }
 
-/* What a rank can tell by itself. */
-static bsattn_status_t check_local(nccl_transport_t *nccl, bool gpu_shared)
-{
-    const char *sharing = getenv("NCCL_MULTI_RANK_GPU_ENABLE");
-
-    nccl->version = bsattn_nccl_version();
-    if (gpu_shared && (nccl->version < SHARING_VERSION)) {
-        return bsattn_fail(BSATTN_ERR_ENVIRONMENT,
-                           "transport nccl: ranks share a GPU, which needs NCCL 2.30 or later and "
-                           "this is %d.%d.%d; transport ipc can do it",
-                           nccl->version / 10000, nccl->version / 100 % 100, nccl->version % 100);
-    }
-    if (gpu_shared && ((sharing == NULL) || (strcmp(sharing, "1") != 0))) {
-        return bsattn_fail(BSATTN_ERR_ENVIRONMENT,
-                           "transport nccl: ranks share a GPU, which needs "
-                           "NCCL_MULTI_RANK_GPU_ENABLE=1 in the environment; transport ipc can do "
-                           "it without");
-    }
-    return bsattn_cuda_check(cudaSetDevice(nccl->device), "cudaSetDevice");
-}
-
 /* The identity that rank 0 makes up, and whether it could. Its mode is everybody's. */
 typedef struct nccl_invitation {
     ncclUniqueId id;
@@ -337,11 +324,12 @@ static bsattn_status_t join(nccl_transport_t *nccl, const nccl_invitation_t *inv
     return bsattn_nccl_settle(&nccl->comm, "for NCCL to start on all ranks");
 }
 
+enum { GREETING_SIZE = 16 };
+
 /* One small message around the ring: connections are made here, not in the first step, and what
  * does not work is found before anything large is allocated. */
 static bsattn_status_t greet(nccl_transport_t *nccl, char *memory, cudaStream_t stream)
 {
-    enum { GREETING_SIZE = 16 };
     const bsattn_transport_t *transport = &nccl->control.super;
     int ranks = transport->ranks;
     int rank = transport->first_rank;
@@ -359,41 +347,47 @@ static bsattn_status_t greet(nccl_transport_t *nccl, char *memory, cudaStream_t 
     return move(nccl, &message, stream);
 }
 
-static bsattn_status_t look_at_stream(void *arg, bool *done_p)
-{
-    cudaError_t error = cudaStreamQuery(*(cudaStream_t *)arg);
+typedef struct greeting {
+    nccl_transport_t *nccl;
+    cudaStream_t stream;
+} greeting_t;
 
-    *done_p = (error == cudaSuccess);
-    return (error == cudaErrorNotReady) ? BSATTN_OK : bsattn_cuda_check(error, "cudaStreamQuery");
+/* A network that does not work shows in NCCL's errors, not in the stream. */
+static bsattn_status_t look_at_greeting(void *arg, bool *done_p)
+{
+    const greeting_t *greeting = arg;
+
+    BSATTN_TRY(bsattn_nccl_look(&greeting->nccl->comm, "the first message", done_p));
+    return bsattn_cuda_look(cudaStreamQuery(greeting->stream), "cudaStreamQuery", done_p);
 }
 
 static bsattn_status_t connect_ring(nccl_transport_t *nccl)
 {
-    cudaStream_t stream = NULL;
+    greeting_t greeting = {.nccl = nccl};
     char *memory = NULL;
     bsattn_status_t status;
 
     if (nccl->control.super.ranks == 1) {
         return BSATTN_OK;
     }
-    status = bsattn_cuda_check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking),
+    status = bsattn_cuda_check(cudaStreamCreateWithFlags(&greeting.stream, cudaStreamNonBlocking),
                                "cudaStreamCreateWithFlags");
     if (status == BSATTN_OK) {
-        status = bsattn_cuda_check(cudaMalloc((void **)&memory, 64), "cudaMalloc");
+        status = bsattn_cuda_malloc(2 * GREETING_SIZE, " for a first message", &memory);
     }
     if (status == BSATTN_OK) {
-        status = greet(nccl, memory, stream);
+        status = greet(nccl, memory, greeting.stream);
     }
     if (status == BSATTN_OK) {
-        status = bsattn_control_until(&nccl->control, look_at_stream, &stream,
+        status = bsattn_control_until(&nccl->control, look_at_greeting, &greeting,
                                       "for its neighbours to be heard by NCCL");
     }
     if (status != BSATTN_OK) {
         bsattn_nccl_abort(&nccl->comm); /* else freeing waits for a message that never comes */
     }
     (void)cudaFree(memory);
-    if (stream != NULL) {
-        (void)cudaStreamDestroy(stream);
+    if (greeting.stream != NULL) {
+        (void)cudaStreamDestroy(greeting.stream);
     }
     return status;
 }
@@ -408,13 +402,15 @@ static bsattn_status_t open_put(nccl_transport_t *nccl)
 }
 
 /* Collective, step by step: no rank goes on where another cannot. */
-static bsattn_status_t nccl_init(nccl_transport_t *nccl, bool gpu_shared)
+static bsattn_status_t nccl_init(nccl_transport_t *nccl)
 {
     bsattn_transport_t *transport = &nccl->control.super;
     nccl_invitation_t invitation = {.mode = MODE_AUTO};
 
     BSATTN_TRY(bsattn_transport_agree(transport, read_mode(&invitation.mode)));
-    BSATTN_TRY(bsattn_transport_agree(transport, check_local(nccl, gpu_shared)));
+    nccl->version = bsattn_nccl_version();
+    BSATTN_TRY(bsattn_transport_agree(
+        transport, bsattn_cuda_check(cudaSetDevice(nccl->device), "cudaSetDevice")));
     BSATTN_TRY(bsattn_transport_agree(transport, invite(nccl, &invitation)));
     BSATTN_TRY(bsattn_transport_agree(transport, join(nccl, &invitation)));
     transport->way = ways[invitation.mode];
@@ -425,7 +421,7 @@ static bsattn_status_t nccl_init(nccl_transport_t *nccl, bool gpu_shared)
 }
 
 bsattn_status_t bsattn_transport_nccl_create(const void *comm, double timeout_s, int device,
-                                             bool gpu_shared, bsattn_transport_t **transport_p)
+                                             bsattn_transport_t **transport_p)
 {
     nccl_transport_t *nccl = calloc(1, sizeof(*nccl));
     bsattn_status_t status;
@@ -440,7 +436,7 @@ bsattn_status_t bsattn_transport_nccl_create(const void *comm, double timeout_s,
         free(nccl);
         return status;
     }
-    status = nccl_init(nccl, gpu_shared);
+    status = nccl_init(nccl);
     if (status != BSATTN_OK) {
         bsattn_nccl_abort(&nccl->comm);
         nccl_destroy(&nccl->control.super);

@@ -107,11 +107,8 @@ static bsattn_status_t put_init(bsattn_nccl_put_t *put)
         BSATTN_TRY(create_event(&put->emptied[i]));
     }
     if (ncclMemAlloc((void **)&put->memory, (size_t)2 * SLOTS * PIECE) != ncclSuccess) {
-        (void)cudaGetLastError();
         put->memory = NULL;
-        return bsattn_fail(BSATTN_ERR_MEMORY,
-                           "out of memory: %d MiB for BSATTN_NCCL_MODE=put were refused on the GPU",
-                           2 * SLOTS * (PIECE >> 20));
+        return bsattn_cuda_fail_memory((size_t)2 * SLOTS * PIECE, " for BSATTN_NCCL_MODE=put");
     }
     return BSATTN_OK;
 }

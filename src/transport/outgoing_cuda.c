@@ -2,7 +2,6 @@
 #include "transport/outgoing_cuda.h"
 
 #include "backend/queue_cuda.h"
-#include "base/text.h"
 #include "kernels/attend_cuda.h"
 
 #include <stdlib.h>
@@ -64,16 +63,10 @@ static bsattn_status_t upload_copies(bsattn_outgoing_t *outgoing)
                            (long long)outgoing->copy_count);
     }
     fill_copies(outgoing, copies);
-    status = bsattn_cuda_check(cudaMalloc((void **)&outgoing->copies, bytes), "cudaMalloc");
+    status = bsattn_cuda_malloc(bytes, " for the list of a message's rows", &outgoing->copies);
     if (status == BSATTN_OK) {
         outgoing->device_bytes += (int64_t)bytes;
-        status = bsattn_cuda_check(
-            cudaMemcpy(outgoing->copies, copies, bytes, cudaMemcpyHostToDevice), "cudaMemcpy");
-    }
-    if (status == BSATTN_OK) {
-        /* From pageable memory the copy may end later, and other streams do not wait for it. */
-        status =
-            bsattn_cuda_check(cudaStreamSynchronize(cudaStreamLegacy), "cudaStreamSynchronize");
+        status = bsattn_cuda_upload(outgoing->copies, copies, bytes);
     }
     free(copies);
     return status;
@@ -172,25 +165,16 @@ bsattn_status_t bsattn_outgoing_write(const bsattn_outgoing_t *outgoing, void *t
 
 bsattn_status_t bsattn_outbox_reserve(bsattn_outbox_t *outbox, size_t bytes, int64_t *grown_p)
 {
-    char text[32];
-    void *memory;
-
     *grown_p = 0;
     if (bytes > outbox->bytes) {
+        int64_t grown = (int64_t)(bytes - outbox->bytes);
         /* The old one goes first: both together may be too much. */
         (void)cudaFree(outbox->memory);
-        *grown_p = (int64_t)(bytes - outbox->bytes);
-        outbox->memory = NULL;
-        if (cudaMalloc(&memory, bytes) != cudaSuccess) {
-            (void)cudaGetLastError();
-            outbox->bytes = 0;
-            return bsattn_fail(BSATTN_ERR_MEMORY,
-                               "out of memory: %s for bringing a message together were refused on "
-                               "the GPU",
-                               bsattn_text_bytes(text, sizeof(text), (double)bytes));
-        }
-        outbox->memory = memory;
+        outbox->bytes = 0;
+        BSATTN_TRY(
+            bsattn_cuda_malloc(bytes, " for bringing a message together", &outbox->memory));
         outbox->bytes = bytes;
+        *grown_p = grown;
     }
     ++outbox->uses;
     return BSATTN_OK;

@@ -4,6 +4,8 @@
 #include "transport/staging_cuda.h"
 
 #include "backend/queue_cuda.h"
+#include "base/host.h"
+#include "base/text.h"
 #include "transport/outgoing_cuda.h"
 
 #include <stdlib.h>
@@ -75,6 +77,8 @@ static void slots_drop(slots_t *slots)
 static bsattn_status_t slots_use(slots_t *slots, int64_t *host_bytes)
 {
     size_t bytes = (size_t)BSATTN_STAGING_SLOTS * BSATTN_STAGING_PIECE;
+    char need_text[32];
+    char have_text[32];
 
     if (slots->uses > 0) {
         ++slots->uses;
@@ -92,8 +96,11 @@ static bsattn_status_t slots_use(slots_t *slots, int64_t *host_bytes)
         slots->memory = NULL;
         slots_free(slots);
         return bsattn_fail(BSATTN_ERR_MEMORY,
-                           "out of memory: %zu MiB of pinned host memory for messages were refused",
-                           bytes >> 20);
+                           "out of memory: %s of pinned host memory for messages were refused, %s "
+                           "were free",
+                           bsattn_text_bytes(need_text, sizeof(need_text), (double)bytes),
+                           bsattn_text_bytes(have_text, sizeof(have_text),
+                                             (double)bsattn_host_memory_available()));
     }
     *host_bytes += (int64_t)bytes;
     ++slots->uses;
@@ -198,10 +205,7 @@ static bsattn_status_t record(cudaEvent_t event, cudaStream_t stream)
 
 static bsattn_status_t query(cudaEvent_t event, bool *done_p)
 {
-    cudaError_t error = cudaEventQuery(event);
-
-    *done_p = (error == cudaSuccess);
-    return (error == cudaErrorNotReady) ? BSATTN_OK : bsattn_cuda_check(error, "cudaEventQuery");
+    return bsattn_cuda_look(cudaEventQuery(event), "cudaEventQuery", done_p);
 }
 
 bsattn_status_t bsattn_staged_start(bsattn_staged_t *staged)

@@ -97,7 +97,7 @@ struct bsattn_transport {
     int ranks; /**< P */
     int local_count;
     int first_rank;
-    const char *way; /**< nccl: how it moves chunks, and why so; else NULL */
+    const char *way; /**< nccl, mpi: how it moves chunks on GPUs, and why so; NULL: in one way */
     bsattn_outcome_t *outcomes; /**< [P + local_count], for agreeing; owned */
 };
 
@@ -123,14 +123,13 @@ bsattn_status_t bsattn_transport_mpi_create(const void *comm, double timeout_s,
 
 /** One rank per process and GPUs, over NCCL. Collective. Chunks go by send and receive; with the
  *  environment variable BSATTN_NCCL_MODE=put on rank 0 by one-sided puts (nccl_put.h).
- *  @param comm        address of an MPI_Comm; duplicated: for starting, agreeing and gathering
- *  @param timeout_s   longest wait without progress; 0: for ever
- *  @param device      GPU of this rank
- *  @param gpu_shared  two ranks of the job have the same GPU
+ *  @param comm       address of an MPI_Comm; duplicated: for starting, agreeing and gathering
+ *  @param timeout_s  longest wait without progress; 0: for ever
+ *  @param device     GPU of this rank; shared with another rank only where NCCL can and may do that
  *  @return BSATTN_OK, BSATTN_ERR_MEMORY, BSATTN_ERR_INPUT (BSATTN_NCCL_MODE) or
  *          BSATTN_ERR_ENVIRONMENT (also if this build has none) */
 bsattn_status_t bsattn_transport_nccl_create(const void *comm, double timeout_s, int device,
-                                             bool gpu_shared, bsattn_transport_t **transport_p);
+                                             bsattn_transport_t **transport_p);
 
 /** @return NCCL's version as it says itself, e.g. 23004; 0: not in this build */
 int bsattn_nccl_version(void);
@@ -138,7 +137,7 @@ int bsattn_nccl_version(void);
 /** One rank per process of one host, each writing into the GPU memory of the next. Collective.
  *  Parameters and results as for bsattn_transport_nccl_create(). */
 bsattn_status_t bsattn_transport_ipc_create(const void *comm, double timeout_s, int device,
-                                            bool gpu_shared, bsattn_transport_t **transport_p);
+                                            bsattn_transport_t **transport_p);
 
 /** Collective: agree on a status. @return the status of the lowest failing rank, BSATTN_OK if none;
  *  bsattn_last_error() of every process is then that rank's message. */

@@ -4,9 +4,9 @@
 
 #ifndef BSATTN_HAVE_NCCL
 bsattn_status_t bsattn_transport_nccl_create(const void *comm, double timeout_s, int device,
-                                             bool gpu_shared, bsattn_transport_t **transport_p)
+                                             bsattn_transport_t **transport_p)
 {
-    (void)comm, (void)timeout_s, (void)device, (void)gpu_shared, (void)transport_p;
+    (void)comm, (void)timeout_s, (void)device, (void)transport_p;
     return bsattn_fail(BSATTN_ERR_ENVIRONMENT,
                        "transport nccl: this build has no NCCL; take another transport, or build "
                        "where CMake finds CUDA and NCCL");
@@ -20,9 +20,9 @@ int bsattn_nccl_version(void)
 
 #ifndef BSATTN_HAVE_CUDA
 bsattn_status_t bsattn_transport_ipc_create(const void *comm, double timeout_s, int device,
-                                            bool gpu_shared, bsattn_transport_t **transport_p)
+                                            bsattn_transport_t **transport_p)
 {
-    (void)comm, (void)timeout_s, (void)device, (void)gpu_shared, (void)transport_p;
+    (void)comm, (void)timeout_s, (void)device, (void)transport_p;
     return bsattn_fail(BSATTN_ERR_ENVIRONMENT,
                        "transport ipc: this build has no CUDA; take another transport, or build "
                        "where CMake finds CUDA");

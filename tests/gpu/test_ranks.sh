@@ -110,6 +110,11 @@ uses_nccl() {
     [ "$1" = nccl ] || [ "$1" = nccl-put ]
 }
 
+# Whether the command said that this build or this NCCL cannot do it; any other error is a failure.
+lacks_nccl() {
+    uses_nccl "$1" && grep -q 'this build has no NCCL\|takes NCCL\|NCCL_MODE=put needs\|cannot map memory between' "$work/told"
+}
+
 # Whether a transport is to be tried with so many ranks; says why not.
 offered() {
     local transport=$1 ranks=$2
@@ -146,7 +151,7 @@ compare() {
     fi
     rm -f "$work/record.json"
     launch "$transport" "$ranks" run "$@" --json "$work/record.json" || code=$?
-    if [ "$code" -eq 3 ] && uses_nccl "$transport"; then
+    if [ "$code" -eq 3 ] && lacks_nccl "$transport"; then
         skip "$name: $(reason)"
         return
     fi
@@ -195,7 +200,7 @@ verify() {
         return
     fi
     launch "$transport" "$ranks" verify -n 20 --seed "$ranks" || code=$?
-    if [ "$code" -eq 3 ] && uses_nccl "$transport"; then
+    if [ "$code" -eq 3 ] && lacks_nccl "$transport"; then
         skip "$name: $(reason)"
     elif [ "$code" -ne 0 ]; then
         fail "$name: exit code $code"
@@ -253,7 +258,7 @@ broken_rank() {
     if ! wait_for_ranks "$ranks"; then
         wait "$job" || code=$?
         job=
-        if [ "$code" -eq 3 ] && uses_nccl "$transport"; then
+        if [ "$code" -eq 3 ] && lacks_nccl "$transport"; then
             skip "$name: $(reason)"
         else
             fail "$name: the ranks did not start, exit code $code"

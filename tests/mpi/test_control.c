@@ -126,7 +126,7 @@ static void test_missing(void)
     bsattn_transport_t *transport = NULL;
 
     if (bsattn_nccl_version() == 0) {
-        EXPECT(bsattn_transport_nccl_create(&comm, 10.0, 0, false, &transport) ==
+        EXPECT(bsattn_transport_nccl_create(&comm, 10.0, 0, &transport) ==
                    BSATTN_ERR_ENVIRONMENT,
                "there is no NCCL");
         EXPECT(strstr(bsattn_last_error(), "nccl") != NULL, "%s", bsattn_last_error());
