@@ -109,7 +109,7 @@ const char *bsattn_mpi_device_way(const bsattn_mpi_device_t *device)
     return device->direct ? "device pointers, which this MPI takes"
            : staging_asked_for()
                ? "staged through pinned memory, as BSATTN_MPI_STAGED says"
-               : "staged through pinned memory: MPI takes no device pointers on all ranks";
+               : "staged through pinned memory: not every rank's MPI takes device pointers";
 }
 
 /* ------------------------------------------------------------------------------------- messages */
