@@ -339,7 +339,8 @@ BSATTN_API bsattn_status_t bsattn_plan_create(bsattn_context_t *context,
                                               bsattn_pattern_t *pattern,
                                               const bsattn_plan_params_t *params,
                                               bsattn_plan_t **plan_p);
-/** Release a plan; NULL is allowed. */
+/** Release a plan; NULL is allowed. Every rank of a job should: neighbours on GPUs use one another's
+ *  memory, and a rank waits up to 2 s for theirs to let go of its own. */
 BSATTN_API void bsattn_plan_destroy(bsattn_plan_t *plan);
 
 /** @return n, the tokens owned by a rank of this process; local is 0 .. local_count - 1. */
@@ -361,7 +362,8 @@ BSATTN_API int64_t bsattn_plan_allocated(const bsattn_plan_t *plan, int local);
 /** Compute O and LSE. Collective; returns when this process's results are written.
  *  @param tensors  one entry per rank of this process
  *  @return BSATTN_OK, or BSATTN_ERR_ENVIRONMENT if the transport fails: other ranks may then see
- *          success, and plan and context can only be destroyed. */
+ *          success or wait for this one, and plan and context can only be destroyed. In a job of
+ *          several processes, say it and end the job. */
 BSATTN_API bsattn_status_t bsattn_execute(bsattn_plan_t *plan, const bsattn_tensors_t *tensors);
 
 /** @return the times of the last execute of a rank of this process. */

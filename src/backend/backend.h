@@ -158,6 +158,7 @@ typedef struct bsattn_gpu {
     unsigned char uuid[BSATTN_BACKEND_UUID_SIZE];
     int capability; /**< 10 * major + minor */
     int64_t memory_bytes;
+    bool reaches_all; /**< it can use the memory of all others that are visible */
 } bsattn_gpu_t;
 
 /** Which backend, and why. */

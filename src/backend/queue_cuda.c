@@ -15,6 +15,31 @@ bsattn_status_t bsattn_cuda_check(cudaError_t error, const char *call)
                        cudaGetErrorName(error));
 }
 
+bsattn_status_t bsattn_cuda_event_create(cudaEvent_t *event_p)
+{
+    *event_p = NULL;
+    return bsattn_cuda_check(cudaEventCreateWithFlags(event_p, cudaEventDisableTiming),
+                             "cudaEventCreateWithFlags");
+}
+
+void bsattn_cuda_event_destroy(cudaEvent_t *event_p)
+{
+    if (*event_p != NULL) {
+        (void)cudaEventDestroy(*event_p);
+        *event_p = NULL;
+    }
+}
+
+bsattn_status_t bsattn_cuda_event_record(cudaEvent_t event, cudaStream_t stream)
+{
+    return bsattn_cuda_check(cudaEventRecord(event, stream), "cudaEventRecord");
+}
+
+bsattn_status_t bsattn_cuda_event_await(cudaStream_t stream, cudaEvent_t event)
+{
+    return bsattn_cuda_check(cudaStreamWaitEvent(stream, event, 0), "cudaStreamWaitEvent");
+}
+
 bsattn_status_t bsattn_cuda_look(cudaError_t error, const char *what, bool *done_p)
 {
     *done_p = (error == cudaSuccess);
@@ -68,8 +93,8 @@ bsattn_status_t bsattn_cuda_upload(void *to, const void *from, size_t bytes)
 /* Make one stream wait for all that another holds now. */
 static bsattn_status_t follow(cudaStream_t follower, cudaStream_t leader, cudaEvent_t event)
 {
-    BSATTN_TRY(bsattn_cuda_check(cudaEventRecord(event, leader), "cudaEventRecord"));
-    return bsattn_cuda_check(cudaStreamWaitEvent(follower, event, 0), "cudaStreamWaitEvent");
+    BSATTN_TRY(bsattn_cuda_event_record(event, leader));
+    return bsattn_cuda_event_await(follower, event);
 }
 
 bsattn_status_t bsattn_cuda_queue_exchange_after_compute(bsattn_cuda_queue_t *queue)

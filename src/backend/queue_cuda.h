@@ -26,6 +26,14 @@ typedef struct bsattn_cuda_queue {
  *  BSATTN_ERR_ENVIRONMENT */
 bsattn_status_t bsattn_cuda_check(cudaError_t error, const char *call);
 
+/** An event for order alone, without timing. @param event_p  NULL if it fails */
+bsattn_status_t bsattn_cuda_event_create(cudaEvent_t *event_p);
+/** @param event_p  *event_p may be NULL, and is afterwards */
+void bsattn_cuda_event_destroy(cudaEvent_t *event_p);
+bsattn_status_t bsattn_cuda_event_record(cudaEvent_t event, cudaStream_t stream);
+/** Make a stream wait for what was recorded last. */
+bsattn_status_t bsattn_cuda_event_await(cudaStream_t stream, cudaEvent_t event);
+
 /** Whether an event or a stream that was queried is done. @return BSATTN_OK, or an error as above */
 bsattn_status_t bsattn_cuda_look(cudaError_t error, const char *what, bool *done_p);
 

@@ -88,9 +88,9 @@ static bsattn_status_t work_buffers(cuda_work_t *cuda)
     return BSATTN_OK;
 }
 
-static bsattn_status_t create_event(cudaEvent_t *event_p, unsigned flags)
+static bsattn_status_t create_timer(cudaEvent_t *event_p)
 {
-    return bsattn_cuda_check(cudaEventCreateWithFlags(event_p, flags), "cudaEventCreate");
+    return bsattn_cuda_check(cudaEventCreate(event_p), "cudaEventCreate");
 }
 
 static bsattn_status_t work_queue(cuda_work_t *cuda)
@@ -108,15 +108,15 @@ static bsattn_status_t work_queue(cuda_work_t *cuda)
     BSATTN_TRY(bsattn_cuda_check(
         cudaStreamCreateWithPriority(&queue->exchange, cudaStreamNonBlocking, greatest),
         "cudaStreamCreateWithPriority"));
-    BSATTN_TRY(create_event(&queue->computed, cudaEventDisableTiming));
-    BSATTN_TRY(create_event(&queue->exchanged, cudaEventDisableTiming));
-    BSATTN_TRY(create_event(&cuda->start, cudaEventDefault));
+    BSATTN_TRY(bsattn_cuda_event_create(&queue->computed));
+    BSATTN_TRY(bsattn_cuda_event_create(&queue->exchanged));
+    BSATTN_TRY(create_timer(&cuda->start));
     for (int s = 0; s < cuda->super.params.schedule->step_count; ++s) {
         cuda_step_t *step = &cuda->steps[s];
-        BSATTN_TRY(create_event(&step->begin, cudaEventDefault));
-        BSATTN_TRY(create_event(&step->end, cudaEventDefault));
-        BSATTN_TRY(create_event(&step->exchange_begin, cudaEventDefault));
-        BSATTN_TRY(create_event(&step->exchange_end, cudaEventDefault));
+        BSATTN_TRY(create_timer(&step->begin));
+        BSATTN_TRY(create_timer(&step->end));
+        BSATTN_TRY(create_timer(&step->exchange_begin));
+        BSATTN_TRY(create_timer(&step->exchange_end));
     }
     return BSATTN_OK;
 }
@@ -398,13 +398,6 @@ static bsattn_status_t work_init(cuda_work_t *cuda)
     return work_image(cuda);
 }
 
-static void destroy_event(cudaEvent_t event)
-{
-    if (event != NULL) {
-        (void)cudaEventDestroy(event);
-    }
-}
-
 static void destroy_queue(bsattn_cuda_queue_t *queue)
 {
     if (queue->compute != NULL) {
@@ -413,8 +406,8 @@ static void destroy_queue(bsattn_cuda_queue_t *queue)
     if (queue->exchange != NULL) {
         (void)cudaStreamDestroy(queue->exchange);
     }
-    destroy_event(queue->computed);
-    destroy_event(queue->exchanged);
+    bsattn_cuda_event_destroy(&queue->computed);
+    bsattn_cuda_event_destroy(&queue->exchanged);
 }
 
 void bsattn_work_cuda_release(bsattn_work_t *work)
@@ -424,12 +417,12 @@ void bsattn_work_cuda_release(bsattn_work_t *work)
 
     (void)cudaSetDevice(backend->device);
     for (int s = 0; (cuda->steps != NULL) && (s < work->params.schedule->step_count); ++s) {
-        destroy_event(cuda->steps[s].begin);
-        destroy_event(cuda->steps[s].end);
-        destroy_event(cuda->steps[s].exchange_begin);
-        destroy_event(cuda->steps[s].exchange_end);
+        bsattn_cuda_event_destroy(&cuda->steps[s].begin);
+        bsattn_cuda_event_destroy(&cuda->steps[s].end);
+        bsattn_cuda_event_destroy(&cuda->steps[s].exchange_begin);
+        bsattn_cuda_event_destroy(&cuda->steps[s].exchange_end);
     }
-    destroy_event(cuda->start);
+    bsattn_cuda_event_destroy(&cuda->start);
     destroy_queue(&cuda->queue);
     bsattn_cuda_free(backend, cuda->chunks[0]);
     bsattn_cuda_free(backend, cuda->chunks[1]);
@@ -487,11 +480,6 @@ void bsattn_work_cuda_movement(const bsattn_work_t *work, int step, bsattn_movem
 
 /* --------------------------------------------------------------------------------- an execution */
 
-static bsattn_status_t record(cudaEvent_t event, cudaStream_t stream)
-{
-    return bsattn_cuda_check(cudaEventRecord(event, stream), "cudaEventRecord");
-}
-
 /* Gather keys and values out of the tensors. */
 static bsattn_status_t pack(cuda_work_t *cuda, const bsattn_tensors_t *tensors, cudaStream_t stream)
 {
@@ -544,7 +532,7 @@ bsattn_status_t bsattn_work_cuda_begin(bsattn_work_t *work, const bsattn_tensors
     BSATTN_TRY(bsattn_cuda_enter(work->backend));
     take_tensors(cuda, tensors);
     cuda->seen = 0;
-    BSATTN_TRY(record(cuda->start, compute));
+    BSATTN_TRY(bsattn_cuda_event_record(cuda->start, compute));
     if (!cuda->in_place) {
         BSATTN_TRY(pack(cuda, tensors, compute));
     }
@@ -564,11 +552,11 @@ bsattn_status_t bsattn_work_cuda_exchange_begin(bsattn_work_t *work, int step)
         /* Only what goes on is packed, beside the first attend. Every execution ends with both
          * streams done, so there is nothing to wait for. */
         bsattn_tensors_t tensors = {.k = cuda->steps[0].attend.k, .v = cuda->steps[0].attend.v};
-        BSATTN_TRY(record(cuda->steps[0].exchange_begin, cuda->queue.exchange));
+        BSATTN_TRY(bsattn_cuda_event_record(cuda->steps[0].exchange_begin, cuda->queue.exchange));
         return pack(cuda, &tensors, cuda->queue.exchange);
     }
     BSATTN_TRY(bsattn_cuda_queue_exchange_after_compute(&cuda->queue));
-    return record(cuda->steps[step].exchange_begin, cuda->queue.exchange);
+    return bsattn_cuda_event_record(cuda->steps[step].exchange_begin, cuda->queue.exchange);
 }
 
 bsattn_status_t bsattn_work_cuda_exchange_end(bsattn_work_t *work, int step)
@@ -577,7 +565,7 @@ bsattn_status_t bsattn_work_cuda_exchange_end(bsattn_work_t *work, int step)
 
     BSATTN_TRY(bsattn_cuda_enter(work->backend));
     cuda->steps[step].exchanging = true;
-    return record(cuda->steps[step].exchange_end, cuda->queue.exchange);
+    return bsattn_cuda_event_record(cuda->steps[step].exchange_end, cuda->queue.exchange);
 }
 
 bsattn_status_t bsattn_work_cuda_attend(bsattn_work_t *work, int step_index,
@@ -588,13 +576,13 @@ bsattn_status_t bsattn_work_cuda_attend(bsattn_work_t *work, int step_index,
 
     (void)between; /* nothing is waited for, so there is no between */
     BSATTN_TRY(bsattn_cuda_enter(work->backend));
-    BSATTN_TRY(record(step->begin, cuda->queue.compute));
+    BSATTN_TRY(bsattn_cuda_event_record(step->begin, cuda->queue.compute));
     if (step->attend.unit_count > 0) {
         BSATTN_TRY(bsattn_cuda_check(
             (cudaError_t)cuda->kernel->launch(&step->attend, cuda->queue.compute),
             cuda->kernel->name));
     }
-    return record(step->end, cuda->queue.compute);
+    return bsattn_cuda_event_record(step->end, cuda->queue.compute);
 }
 
 /* ----------------------------------------------------------------------------- looking after it */

@@ -105,6 +105,19 @@ static bool same_device(const bsattn_place_device_t *a, const bsattn_place_devic
                                              (memcmp(b->uuid, unknown, sizeof(unknown)) == 0));
 }
 
+bool bsattn_place_same_memory(const bsattn_place_seat_t *seat, const bsattn_place_choice_t *choice,
+                              const bsattn_place_seat_t *other_seat,
+                              const bsattn_place_choice_t *other_choice)
+{
+    if (!bsattn_place_same_host(seat, other_seat)) {
+        return false;
+    }
+    if ((choice->device < 0) || (other_choice->device < 0)) {
+        return (choice->device < 0) && (other_choice->device < 0);
+    }
+    return same_device(&seat->devices[choice->device], &other_seat->devices[other_choice->device]);
+}
+
 /* ------------------------------------------------------------------------------------- matching */
 
 /* The ranks of one host and the GPUs that they see. */

@@ -48,6 +48,8 @@ typedef struct bsattn_place_seat {
     int threads;                          /**< that it was asked to have; 0: one for each core */
     bool bound;                           /**< to fewer cores than its host would let it use */
     bool openmp_binds;                    /**< OMP_PROC_BIND or the like is set */
+    bool gpus_apart;                      /**< one of its visible GPUs cannot use the memory of
+                                               another */
     int device_count;                     /**< visible GPUs; 0 where the backend wants none */
     bsattn_place_device_t devices[BSATTN_PLACE_DEVICES_MAX];
 } bsattn_place_seat_t;
@@ -98,6 +100,12 @@ bsattn_status_t bsattn_place_decide(const bsattn_place_seat_t *seats, int ranks,
 
 /** @return whether two ranks are on the same host */
 bool bsattn_place_same_host(const bsattn_place_seat_t *a, const bsattn_place_seat_t *b);
+
+/** @return whether two ranks compute in the same memory: that of one GPU or of one part of a divided
+ *  GPU, or without GPUs that of one host */
+bool bsattn_place_same_memory(const bsattn_place_seat_t *seat, const bsattn_place_choice_t *choice,
+                              const bsattn_place_seat_t *other_seat,
+                              const bsattn_place_choice_t *other_choice);
 
 /** Write numbers as ranges, "0-7,16-23"; what does not fit is left out range by range and "..."
  *  says so.

@@ -142,6 +142,7 @@ static bsattn_status_t fill_seat(bsattn_context_t *context, const bsattn_context
         bsattn_gpu_t gpu;
         BSATTN_TRY(bsattn_backend_gpu(i, &gpu));
         bsattn_place_seat_add_device(seat, gpu.pci, gpu.uuid);
+        seat->gpus_apart = seat->gpus_apart || !gpu.reaches_all;
     }
     BSATTN_TRY(bsattn_place_machine_open(NULL, &context->machine));
     bsattn_place_machine_look(context->machine, NULL, seat);
@@ -223,8 +224,8 @@ static bsattn_status_t take_seats(bsattn_context_t *context,
 
 bool bsattn_context_same_memory(const bsattn_context_t *context, int rank, int other)
 {
-    return (context->host_of_rank[rank] == context->host_of_rank[other]) &&
-           (strcmp(context->places[rank].pci, context->places[other].pci) == 0);
+    return bsattn_place_same_memory(&context->seats[rank], &context->places[rank],
+                                    &context->seats[other], &context->places[other]);
 }
 
 /* ------------------------------------------------------------------------------------ transport */
@@ -245,23 +246,43 @@ static void say_why(bsattn_context_t *context, const char *reason)
     (void)bsattn_text_copy(context->transport_reason, sizeof(context->transport_reason), reason);
 }
 
+/* Whether ranks on several GPUs of a host may find that these do not reach one another. */
+static bool gpus_apart(const bsattn_context_t *context)
+{
+    for (int rank = 0; rank < context->transport->ranks; ++rank) {
+        if (context->seats[rank].gpus_apart && !bsattn_context_same_memory(context, 0, rank)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Between processes, without NCCL. @param why  the ranks' GPUs, as the beginning of a sentence */
+static const char *choose_without_nccl(bsattn_context_t *context, const char *why)
+{
+    const char *where = (context->hosts > 1)  ? "on several hosts"
+                        : gpus_apart(context) ? "on one host whose GPUs do not reach one another"
+                                              : "all on one host";
+    char reason[sizeof(context->transport_reason)];
+    bsattn_strbuf_t buf;
+
+    bsattn_strbuf_init(&buf, reason, sizeof(reason));
+    bsattn_strbuf_add(&buf, "%s, %s", why, where);
+    say_why(context, reason);
+    return ((context->hosts == 1) && !gpus_apart(context)) ? "ipc" : "mpi";
+}
+
 /* The best there is for ranks on GPUs. */
 static const char *choose_for_gpus(bsattn_context_t *context)
 {
-    bool one_host = (context->hosts == 1);
-
     if (gpu_shared(context)) {
-        say_why(context, one_host ? "ranks share a GPU, all on one host"
-                                  : "ranks share a GPU, on several hosts");
-        return one_host ? "ipc" : "mpi";
+        return choose_without_nccl(context, "ranks share a GPU");
     }
     if (bsattn_nccl_version() > 0) {
         say_why(context, "every rank has its own GPU");
         return "nccl";
     }
-    say_why(context, one_host ? "each rank has its own GPU, all on one host; this build has no NCCL"
-                              : "GPUs on several hosts; this build has no NCCL");
-    return one_host ? "ipc" : "mpi";
+    return choose_without_nccl(context, "this build has no NCCL: each rank has its own GPU");
 }
 
 static const char *choose_transport(bsattn_context_t *context,

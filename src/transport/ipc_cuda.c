@@ -235,6 +235,7 @@ static void ipc_release(bsattn_exchange_t *exchange)
     ipc_transport_t *ipc = (ipc_transport_t *)exchange->transport;
     ipc_exchange_t *x = (ipc_exchange_t *)exchange;
 
+    (void)cudaSetDevice(ipc->device); /* mappings are its own */
     if (x->mapping != NULL) {
         mapping_close(ipc, x->mapping, x->target_serial);
     }
@@ -383,6 +384,7 @@ static void ipc_destroy(bsattn_transport_t *transport)
     ipc_transport_t *ipc = (ipc_transport_t *)transport;
     bool allocated = (ipc->flags_of != NULL) && (ipc->flags_closed != NULL);
 
+    (void)cudaSetDevice(ipc->device);
     for (int r = 0; allocated && (r < transport->ranks); ++r) {
         if (ipc->flags_of[r] != NULL) {
             mapping_close(ipc, ipc->flags_of[r], 0);

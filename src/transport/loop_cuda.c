@@ -17,12 +17,6 @@ struct bsattn_loop_cuda {
     bool moved;          /* since the start */
 };
 
-static bsattn_status_t create_event(cudaEvent_t *event_p)
-{
-    return bsattn_cuda_check(cudaEventCreateWithFlags(event_p, cudaEventDisableTiming),
-                             "cudaEventCreateWithFlags");
-}
-
 bsattn_status_t bsattn_loop_cuda_prepare(bsattn_exchange_t *exchange, bsattn_loop_cuda_t **half_p)
 {
     bsattn_loop_cuda_t *half = calloc(1, sizeof(*half));
@@ -33,9 +27,9 @@ bsattn_status_t bsattn_loop_cuda_prepare(bsattn_exchange_t *exchange, bsattn_loo
     }
     half->queue = exchange->params.queue;
     half->receive = exchange->params.receive;
-    status = create_event(&half->ready);
+    status = bsattn_cuda_event_create(&half->ready);
     if (status == BSATTN_OK) {
-        status = create_event(&half->arrived);
+        status = bsattn_cuda_event_create(&half->arrived);
     }
     if (status == BSATTN_OK) {
         status = bsattn_outgoing_init(&half->outgoing, &exchange->params);
@@ -54,12 +48,8 @@ void bsattn_loop_cuda_release(bsattn_loop_cuda_t *half)
     if (half == NULL) {
         return;
     }
-    if (half->ready != NULL) {
-        (void)cudaEventDestroy(half->ready);
-    }
-    if (half->arrived != NULL) {
-        (void)cudaEventDestroy(half->arrived);
-    }
+    bsattn_cuda_event_destroy(&half->ready);
+    bsattn_cuda_event_destroy(&half->arrived);
     bsattn_outgoing_free(&half->outgoing);
     free(half);
 }
@@ -68,8 +58,7 @@ bsattn_status_t bsattn_loop_cuda_start(bsattn_loop_cuda_t *half)
 {
     half->moved = false;
     BSATTN_TRY(bsattn_cuda_queue_exchange_after_compute(half->queue));
-    return bsattn_cuda_check(cudaEventRecord(half->ready, half->queue->exchange),
-                             "cudaEventRecord");
+    return bsattn_cuda_event_record(half->ready, half->queue->exchange);
 }
 
 bsattn_status_t bsattn_loop_cuda_move(const bsattn_loop_cuda_t *from, bsattn_loop_cuda_t *to)
@@ -82,16 +71,15 @@ bsattn_status_t bsattn_loop_cuda_move(const bsattn_loop_cuda_t *from, bsattn_loo
     BSATTN_ASSERT(from->outgoing.bytes == (size_t)to->receive.rows * from->outgoing.row_bytes);
     to->moved = true;
     BSATTN_TRY(
-        bsattn_cuda_check(cudaStreamWaitEvent(stream, from->ready, 0), "cudaStreamWaitEvent"));
+        bsattn_cuda_event_await(stream, from->ready));
     BSATTN_TRY(bsattn_outgoing_write(&from->outgoing, to->receive.base, stream));
-    return bsattn_cuda_check(cudaEventRecord(to->arrived, stream), "cudaEventRecord");
+    return bsattn_cuda_event_record(to->arrived, stream);
 }
 
 bsattn_status_t bsattn_loop_cuda_wait(bsattn_loop_cuda_t *half, const bsattn_loop_cuda_t *reader)
 {
     if (reader != NULL) {
-        BSATTN_TRY(bsattn_cuda_check(cudaStreamWaitEvent(half->queue->exchange, reader->arrived, 0),
-                                     "cudaStreamWaitEvent"));
+        BSATTN_TRY(bsattn_cuda_event_await(half->queue->exchange, reader->arrived));
     }
     return bsattn_cuda_queue_compute_after_exchange(half->queue);
 }

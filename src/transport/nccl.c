@@ -221,6 +221,7 @@ static void nccl_destroy(bsattn_transport_t *transport)
 {
     nccl_transport_t *nccl = (nccl_transport_t *)transport;
 
+    (void)cudaSetDevice(nccl->device);
     bsattn_nccl_put_destroy(nccl->put);
     if (nccl->comm.handle != NULL) {
         finalize(nccl);

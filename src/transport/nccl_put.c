@@ -62,19 +62,6 @@ bsattn_status_t bsattn_nccl_put_check(int version)
 
 /* -------------------------------------------------------------------------------- start and end */
 
-static bsattn_status_t create_event(cudaEvent_t *event_p)
-{
-    return bsattn_cuda_check(cudaEventCreateWithFlags(event_p, cudaEventDisableTiming),
-                             "cudaEventCreateWithFlags");
-}
-
-static void destroy_event(cudaEvent_t event)
-{
-    if (event != NULL) {
-        (void)cudaEventDestroy(event);
-    }
-}
-
 void bsattn_nccl_put_destroy(bsattn_nccl_put_t *put)
 {
     if (put == NULL) {
@@ -89,10 +76,10 @@ void bsattn_nccl_put_destroy(bsattn_nccl_put_t *put)
     if (put->copies != NULL) {
         (void)cudaStreamDestroy(put->copies);
     }
-    destroy_event(put->reached);
-    destroy_event(put->filled);
+    bsattn_cuda_event_destroy(&put->reached);
+    bsattn_cuda_event_destroy(&put->filled);
     for (int i = 0; i < SLOTS; ++i) {
-        destroy_event(put->emptied[i]);
+        bsattn_cuda_event_destroy(&put->emptied[i]);
     }
     free(put);
 }
@@ -101,10 +88,10 @@ static bsattn_status_t put_init(bsattn_nccl_put_t *put)
 {
     BSATTN_TRY(bsattn_cuda_check(cudaStreamCreateWithFlags(&put->copies, cudaStreamNonBlocking),
                                  "cudaStreamCreateWithFlags"));
-    BSATTN_TRY(create_event(&put->reached));
-    BSATTN_TRY(create_event(&put->filled));
+    BSATTN_TRY(bsattn_cuda_event_create(&put->reached));
+    BSATTN_TRY(bsattn_cuda_event_create(&put->filled));
     for (int i = 0; i < SLOTS; ++i) {
-        BSATTN_TRY(create_event(&put->emptied[i]));
+        BSATTN_TRY(bsattn_cuda_event_create(&put->emptied[i]));
     }
     if (ncclMemAlloc((void **)&put->memory, (size_t)2 * SLOTS * PIECE) != ncclSuccess) {
         put->memory = NULL;
@@ -153,16 +140,6 @@ bsattn_status_t bsattn_nccl_put_open(bsattn_nccl_put_t *put)
 
 /* ------------------------------------------------------------------------------------- messages */
 
-static bsattn_status_t wait_event(cudaStream_t stream, cudaEvent_t event)
-{
-    return bsattn_cuda_check(cudaStreamWaitEvent(stream, event, 0), "cudaStreamWaitEvent");
-}
-
-static bsattn_status_t record(cudaEvent_t event, cudaStream_t stream)
-{
-    return bsattn_cuda_check(cudaEventRecord(event, stream), "cudaEventRecord");
-}
-
 static bsattn_status_t copy(bsattn_nccl_put_t *put, void *to, const void *from, size_t bytes)
 {
     return bsattn_cuda_check(
@@ -199,19 +176,19 @@ static bsattn_status_t fill(bsattn_nccl_put_t *put, const bsattn_nccl_message_t 
     if (piece >= count_pieces(message->out_bytes)) {
         return BSATTN_OK;
     }
-    BSATTN_TRY(record(put->reached, stream));
-    BSATTN_TRY(wait_event(put->copies, put->reached));
+    BSATTN_TRY(bsattn_cuda_event_record(put->reached, stream));
+    BSATTN_TRY(bsattn_cuda_event_await(put->copies, put->reached));
     BSATTN_TRY(copy(put, put->memory + out_offset(piece),
                     (const char *)message->rows + (size_t)piece * PIECE,
                     piece_bytes(message->out_bytes, piece)));
-    return record(put->filled, put->copies);
+    return bsattn_cuda_event_record(put->filled, put->copies);
 }
 
 /* Tell the rank before that the slot of a piece is free. */
 static bsattn_status_t allow(bsattn_nccl_put_t *put, const bsattn_nccl_message_t *message,
                              int64_t piece, cudaStream_t stream)
 {
-    BSATTN_TRY(wait_event(stream, put->emptied[piece % SLOTS]));
+    BSATTN_TRY(bsattn_cuda_event_await(stream, put->emptied[piece % SLOTS]));
     BSATTN_TRY(bsattn_nccl_check(
         put->comm, ncclSignal(message->from, 0, 0, 0, put->comm->handle, stream), "ncclSignal"));
     return bsattn_nccl_settle(put->comm, message->what);
@@ -231,7 +208,7 @@ static bsattn_status_t wait_signal(bsattn_nccl_put_t *put, int peer, const char 
 static bsattn_status_t send(bsattn_nccl_put_t *put, const bsattn_nccl_message_t *message,
                             int64_t piece, cudaStream_t stream)
 {
-    BSATTN_TRY(wait_event(stream, put->filled));
+    BSATTN_TRY(bsattn_cuda_event_await(stream, put->filled));
     BSATTN_TRY(fill(put, message, piece + 1, stream));
     BSATTN_TRY(wait_signal(put, message->to, message->what, stream));
     BSATTN_TRY(bsattn_nccl_check(put->comm,
@@ -248,11 +225,11 @@ static bsattn_status_t receive(bsattn_nccl_put_t *put, const bsattn_nccl_message
                                int64_t piece, cudaStream_t stream)
 {
     BSATTN_TRY(wait_signal(put, message->from, message->what, stream));
-    BSATTN_TRY(record(put->reached, stream));
-    BSATTN_TRY(wait_event(put->copies, put->reached));
+    BSATTN_TRY(bsattn_cuda_event_record(put->reached, stream));
+    BSATTN_TRY(bsattn_cuda_event_await(put->copies, put->reached));
     BSATTN_TRY(copy(put, (char *)message->base + (size_t)piece * PIECE,
                     put->memory + in_offset(piece), piece_bytes(message->in_bytes, piece)));
-    return record(put->emptied[piece % SLOTS], put->copies);
+    return bsattn_cuda_event_record(put->emptied[piece % SLOTS], put->copies);
 }
 
 bsattn_status_t bsattn_nccl_put_move(bsattn_nccl_put_t *put, const bsattn_nccl_message_t *message,
@@ -273,8 +250,8 @@ bsattn_status_t bsattn_nccl_put_move(bsattn_nccl_put_t *put, const bsattn_nccl_m
             BSATTN_TRY(receive(put, message, piece, stream));
         }
     }
-    BSATTN_TRY(record(put->reached, put->copies));
-    return wait_event(stream, put->reached);
+    BSATTN_TRY(bsattn_cuda_event_record(put->reached, put->copies));
+    return bsattn_cuda_event_await(stream, put->reached);
 }
 
 #else

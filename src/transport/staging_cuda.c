@@ -43,24 +43,10 @@ bsattn_status_t bsattn_staging_create(bsattn_staging_t **staging_p)
                                 : bsattn_fail(BSATTN_ERR_MEMORY, "no memory for messages of a GPU");
 }
 
-static bsattn_status_t create_event(cudaEvent_t *event_p)
-{
-    return bsattn_cuda_check(cudaEventCreateWithFlags(event_p, cudaEventDisableTiming),
-                             "cudaEventCreateWithFlags");
-}
-
-static void destroy_event(cudaEvent_t *event)
-{
-    if (*event != NULL) {
-        (void)cudaEventDestroy(*event);
-        *event = NULL;
-    }
-}
-
 static void slots_free(slots_t *slots)
 {
     for (int i = 0; i < BSATTN_STAGING_SLOTS; ++i) {
-        destroy_event(&slots->passed[i]);
+        bsattn_cuda_event_destroy(&slots->passed[i]);
     }
     (void)cudaFreeHost(slots->memory);
     slots->memory = NULL;
@@ -85,7 +71,7 @@ static bsattn_status_t slots_use(slots_t *slots, int64_t *host_bytes)
         return BSATTN_OK;
     }
     for (int i = 0; i < BSATTN_STAGING_SLOTS; ++i) {
-        bsattn_status_t status = create_event(&slots->passed[i]);
+        bsattn_status_t status = bsattn_cuda_event_create(&slots->passed[i]);
         if (status != BSATTN_OK) {
             slots_free(slots);
             return status;
@@ -115,7 +101,7 @@ void bsattn_staging_destroy(bsattn_staging_t *staging)
     if (staging->stream != NULL) {
         (void)cudaStreamDestroy(staging->stream);
     }
-    destroy_event(&staging->arrived);
+    bsattn_cuda_event_destroy(&staging->arrived);
     free(staging);
 }
 
@@ -124,7 +110,7 @@ static bsattn_status_t staging_stream(bsattn_staging_t *staging)
     if (staging->stream != NULL) {
         return BSATTN_OK;
     }
-    BSATTN_TRY(create_event(&staging->arrived));
+    BSATTN_TRY(bsattn_cuda_event_create(&staging->arrived));
     return bsattn_cuda_check(cudaStreamCreateWithFlags(&staging->stream, cudaStreamNonBlocking),
                              "cudaStreamCreateWithFlags");
 }
@@ -134,7 +120,7 @@ static bsattn_status_t staged_init(bsattn_staged_t *staged, bsattn_exchange_t *e
     bsattn_staging_t *staging = staged->staging;
     int64_t grown = 0;
 
-    BSATTN_TRY(create_event(&staged->ready));
+    BSATTN_TRY(bsattn_cuda_event_create(&staged->ready));
     BSATTN_TRY(bsattn_outgoing_init(&staged->outgoing, &exchange->params));
     if ((staged->outgoing.bytes > 0) && (staged->outgoing.range == NULL)) {
         BSATTN_TRY(bsattn_outbox_reserve(&staging->outbox, staged->outgoing.bytes, &grown));
@@ -188,7 +174,7 @@ void bsattn_staged_release(bsattn_staged_t *staged)
     if (staged->uses_in) {
         slots_drop(&staged->staging->in);
     }
-    destroy_event(&staged->ready);
+    bsattn_cuda_event_destroy(&staged->ready);
     bsattn_outgoing_free(&staged->outgoing);
     free(staged);
 }
@@ -196,11 +182,6 @@ void bsattn_staged_release(bsattn_staged_t *staged)
 size_t bsattn_staged_bytes(const bsattn_staged_t *staged)
 {
     return staged->outgoing.bytes;
-}
-
-static bsattn_status_t record(cudaEvent_t event, cudaStream_t stream)
-{
-    return bsattn_cuda_check(cudaEventRecord(event, stream), "cudaEventRecord");
 }
 
 static bsattn_status_t query(cudaEvent_t event, bool *done_p)
@@ -217,10 +198,9 @@ bsattn_status_t bsattn_staged_start(bsattn_staged_t *staged)
         BSATTN_TRY(
             bsattn_outgoing_write(&staged->outgoing, staged->staging->outbox.memory, stream));
     }
-    BSATTN_TRY(record(staged->ready, stream));
+    BSATTN_TRY(bsattn_cuda_event_record(staged->ready, stream));
     if (staged->uses_in) {
-        BSATTN_TRY(bsattn_cuda_check(cudaStreamWaitEvent(staged->staging->stream, staged->ready, 0),
-                                     "cudaStreamWaitEvent"));
+        BSATTN_TRY(bsattn_cuda_event_await(staged->staging->stream, staged->ready));
     }
     return BSATTN_OK;
 }
@@ -264,7 +244,7 @@ bsattn_status_t bsattn_staged_take(bsattn_staged_t *staged, int64_t piece, size_
                                                  rows + offset_of(piece), bytes,
                                                  cudaMemcpyDeviceToHost, stream),
                                  "cudaMemcpyAsync"));
-    return record(staged->staging->out.passed[slot_of(piece)], stream);
+    return bsattn_cuda_event_record(staged->staging->out.passed[slot_of(piece)], stream);
 }
 
 bsattn_status_t bsattn_staged_taken(const bsattn_staged_t *staged, int64_t piece, bool *done_p)
@@ -280,7 +260,7 @@ bsattn_status_t bsattn_staged_give(bsattn_staged_t *staged, int64_t piece, size_
                                                  bsattn_staged_in_slot(staged, piece), bytes,
                                                  cudaMemcpyHostToDevice, stream),
                                  "cudaMemcpyAsync"));
-    return record(staged->staging->in.passed[slot_of(piece)], stream);
+    return bsattn_cuda_event_record(staged->staging->in.passed[slot_of(piece)], stream);
 }
 
 bsattn_status_t bsattn_staged_given(const bsattn_staged_t *staged, int64_t piece, bool *done_p)
@@ -293,10 +273,9 @@ bsattn_status_t bsattn_staged_finish(bsattn_staged_t *staged)
     bsattn_staging_t *staging = staged->staging;
 
     if (staged->uses_in) {
-        BSATTN_TRY(record(staging->arrived, staging->stream));
+        BSATTN_TRY(bsattn_cuda_event_record(staging->arrived, staging->stream));
         BSATTN_TRY(
-            bsattn_cuda_check(cudaStreamWaitEvent(staged->queue->exchange, staging->arrived, 0),
-                              "cudaStreamWaitEvent"));
+            bsattn_cuda_event_await(staged->queue->exchange, staging->arrived));
     }
     return bsattn_cuda_queue_compute_after_exchange(staged->queue);
 }

@@ -289,9 +289,28 @@ static void test_divided_gpu(void **state)
     assert_string_equal(seats[0].devices[0].pci, "0000:1b:00.0");
     decide(seats, 2, choices);
     assert_all_alone(choices, 2);
+    assert_false(bsattn_place_same_memory(&seats[0], &choices[0], &seats[1], &choices[1]));
     memcpy(seats[1].devices[0].uuid, uuids[0], sizeof(uuids[0]));
     decide(seats, 2, choices);
     assert_int_equal(choices[0].shared, 2);
+    assert_true(bsattn_place_same_memory(&seats[0], &choices[0], &seats[1], &choices[1]));
+}
+
+/* Ranks without GPUs share the memory of their host, and nothing with those that have one. */
+static void test_same_memory(void **state)
+{
+    bsattn_place_seat_t seats[4];
+    bsattn_place_choice_t choices[4];
+
+    (void)state;
+    for (int rank = 0; rank < 4; ++rank) {
+        make_seat(&seats[rank], (rank == 2) ? "b" : "a");
+    }
+    bsattn_place_seat_add_device(&seats[3], "0000:1B:00.0", NULL);
+    decide(seats, 4, choices);
+    assert_true(bsattn_place_same_memory(&seats[0], &choices[0], &seats[1], &choices[1]));
+    assert_false(bsattn_place_same_memory(&seats[0], &choices[0], &seats[2], &choices[2]));
+    assert_false(bsattn_place_same_memory(&seats[0], &choices[0], &seats[3], &choices[3]));
 }
 
 /* Whatever they see: nobody without a GPU that sees one, and as few on one as the best of all
@@ -830,6 +849,7 @@ int main(void)
         cmocka_unit_test(test_two_hosts),         cmocka_unit_test(test_host_identity),
         cmocka_unit_test(test_one_for_each),      cmocka_unit_test(test_different_sets),
         cmocka_unit_test(test_without_gpu),       cmocka_unit_test(test_divided_gpu),
+        cmocka_unit_test(test_same_memory),
         cmocka_unit_test(test_random_sets),       cmocka_unit_test(test_near_ones),
         cmocka_unit_test(test_seat_init),         cmocka_unit_test(test_devices_max),
         cmocka_unit_test(test_cpus_text),         cmocka_unit_test(test_bound_to_one_core),
