@@ -283,11 +283,32 @@ static bsattn_status_t build_exchanges(bsattn_plan_t *plan)
     return BSATTN_OK;
 }
 
-/* Transports may have ranks talk to one another when they prepare, so all must have come so far. */
+static bsattn_status_t each_exchange(bsattn_plan_t *plan,
+                                     bsattn_status_t (*call)(bsattn_exchange_t *exchange))
+{
+    for (int i = 0; i < plan->context->transport->local_count; ++i) {
+        bsattn_local_t *local = &plan->locals[i];
+        for (int s = 0; s < local->schedule.step_count; ++s) {
+            if (local->exchanges[s] != NULL) {
+                BSATTN_TRY(call(local->exchanges[s]));
+            }
+        }
+    }
+    return BSATTN_OK;
+}
+
+/* Ranks talk to one another here, so all must have come so far at each point. */
 static bsattn_status_t plan_build(bsattn_plan_t *plan)
 {
+    const bsattn_transport_ops_t *transport = plan->context->transport->ops;
+
     BSATTN_TRY(bsattn_context_agree(plan->context, build_works(plan)));
-    return bsattn_context_agree(plan->context, build_exchanges(plan));
+    BSATTN_TRY(bsattn_context_agree(plan->context, build_exchanges(plan)));
+    if (transport->bind == NULL) {
+        return BSATTN_OK;
+    }
+    BSATTN_TRY(bsattn_context_agree(plan->context, each_exchange(plan, transport->offer)));
+    return bsattn_context_agree(plan->context, each_exchange(plan, transport->bind));
 }
 
 bsattn_status_t bsattn_plan_create(bsattn_context_t *context, const bsattn_problem_t *problem,

@@ -58,7 +58,6 @@ typedef struct ipc_exchange {
     bsattn_exchange_t super;
     bsattn_outgoing_t outgoing;
     bool uses_outbox;
-    bool bound; /* the ranks have told one another their places */
     /* The rank after: */
     ipc_mapping_t *mapping;
     char *target;
@@ -284,36 +283,49 @@ static bsattn_status_t ipc_prepare(bsattn_transport_t *transport,
     return BSATTN_OK;
 }
 
-/* The first start tells the rank before where to write, and hears it from the rank after. Later
- * than prepare: by now all ranks have agreed that there is a plan, and no letter is left over. */
-static bsattn_status_t bind(ipc_transport_t *ipc, ipc_exchange_t *x)
+/* The rank before has to know where to write. Later than prepare: where all ranks have agreed that there
+ * is a plan no letter is left over. */
+static bsattn_status_t ipc_offer(bsattn_exchange_t *exchange)
 {
-    const bsattn_exchange_params_t *params = &x->super.params;
+    ipc_transport_t *ipc = (ipc_transport_t *)exchange->transport;
+    ipc_exchange_t *x = (ipc_exchange_t *)exchange;
+    const bsattn_exchange_params_t *params = &exchange->params;
     size_t in_bytes = (size_t)params->receive.rows * params->row_bytes;
+    uint32_t serial = (ipc->serial == UINT32_MAX) ? 1 : ipc->serial + 1;
+    ipc_place_t place;
+
+    if (in_bytes == 0) {
+        return BSATTN_OK;
+    }
+    BSATTN_TRY(place_of(params->receive.base, in_bytes, serial, &place));
+    BSATTN_TRY(bsattn_control_post(&ipc->control, params->from, TAG_PLACE, &place, sizeof(place)));
+    ipc->serial = serial;
+    x->serial = serial;
+    x->next = ipc->offered;
+    ipc->offered = x;
+    return BSATTN_OK;
+}
+
+/* Hear from the rank after where to write. */
+static bsattn_status_t ipc_bind(bsattn_exchange_t *exchange)
+{
+    ipc_transport_t *ipc = (ipc_transport_t *)exchange->transport;
+    ipc_exchange_t *x = (ipc_exchange_t *)exchange;
+    const bsattn_exchange_params_t *params = &exchange->params;
     ipc_place_t place;
     char what[96];
 
-    if (in_bytes > 0) {
-        uint32_t serial = (ipc->serial == UINT32_MAX) ? 1 : ipc->serial + 1;
-        BSATTN_TRY(place_of(params->receive.base, in_bytes, serial, &place));
-        BSATTN_TRY(
-            bsattn_control_post(&ipc->control, params->from, TAG_PLACE, &place, sizeof(place)));
-        ipc->serial = serial;
-        x->serial = serial;
-        x->next = ipc->offered;
-        ipc->offered = x;
+    if (x->outgoing.bytes == 0) {
+        return BSATTN_OK;
     }
-    if (x->outgoing.bytes > 0) {
-        (void)snprintf(what, sizeof(what), "at step %d for rank %d to say where its buffer is",
-                       params->step, params->to);
-        BSATTN_TRY(bsattn_control_await(&ipc->control, params->to, TAG_PLACE, &place, sizeof(place),
-                                        what));
-        BSATTN_ASSERT(place.bytes == x->outgoing.bytes);
-        BSATTN_TRY(mapping_open(ipc, params->to, &place, &x->mapping));
-        x->target = x->mapping->base + place.offset;
-        x->target_serial = place.serial;
-    }
-    x->bound = true;
+    (void)snprintf(what, sizeof(what), "for rank %d to say where its buffer of step %d is",
+                   params->to, params->step);
+    BSATTN_TRY(bsattn_control_await(&ipc->control, params->to, TAG_PLACE, &place, sizeof(place),
+                                    what));
+    BSATTN_ASSERT(place.bytes == x->outgoing.bytes);
+    BSATTN_TRY(mapping_open(ipc, params->to, &place, &x->mapping));
+    x->target = x->mapping->base + place.offset;
+    x->target_serial = place.serial;
     return BSATTN_OK;
 }
 
@@ -347,9 +359,6 @@ static bsattn_status_t ipc_start(bsattn_exchange_t *exchange)
     bool receives = (params->receive.rows > 0);
     uint32_t message = 0;
 
-    if (!x->bound) {
-        BSATTN_TRY(bind(ipc, x));
-    }
     BSATTN_TRY(bsattn_cuda_queue_exchange_after_compute(queue));
     if (receives) {
         message = ++ipc->received[params->from];
@@ -409,6 +418,8 @@ static const bsattn_transport_ops_t ipc_ops = {
     .destroy = ipc_destroy,
     .prepare = ipc_prepare,
     .release = ipc_release,
+    .offer = ipc_offer,
+    .bind = ipc_bind,
     .start = ipc_start,
     .test = ipc_test,
     .wait = ipc_wait,
