@@ -24,6 +24,11 @@ const char *bsattn_backend_cuda_library(void)
     return bsattn_backend_cuda_versions();
 }
 
+static bool reaches_all(const bsattn_backend_t *backend)
+{
+    return bsattn_backend_cuda_reaches_all(backend);
+}
+
 static bsattn_status_t create_cuda(int device, int threads, bsattn_backend_t **backend_p)
 {
     return bsattn_backend_cuda_create(device, threads, backend_p);
@@ -50,6 +55,12 @@ const char *bsattn_backend_cuda_library(void)
     return "not in this build";
 }
 
+static bool reaches_all(const bsattn_backend_t *backend)
+{
+    (void)backend;
+    return true;
+}
+
 static bsattn_status_t create_cuda(int device, int threads, bsattn_backend_t **backend_p)
 {
     (void)threads, (void)backend_p;
@@ -63,6 +74,11 @@ int bsattn_backend_gpus(char *reason, size_t size)
     char unwanted[160];
 
     return (reason != NULL) ? count_gpus(reason, size) : count_gpus(unwanted, sizeof(unwanted));
+}
+
+bool bsattn_backend_reaches_all(const bsattn_backend_t *backend)
+{
+    return backend->in_host_memory || reaches_all(backend);
 }
 
 static bsattn_status_t choose_cuda(bsattn_backend_choice_t *choice)

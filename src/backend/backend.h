@@ -158,7 +158,6 @@ typedef struct bsattn_gpu {
     unsigned char uuid[BSATTN_BACKEND_UUID_SIZE];
     int capability; /**< 10 * major + minor */
     int64_t memory_bytes;
-    bool reaches_all; /**< it can use the memory of all others that are visible */
 } bsattn_gpu_t;
 
 /** Which backend, and why. */
@@ -173,6 +172,10 @@ int bsattn_backend_gpus(char *reason, size_t size);
 
 /** @param index  0 .. bsattn_backend_gpus() - 1 */
 bsattn_status_t bsattn_backend_gpu(int index, bsattn_gpu_t *gpu_p);
+
+/** @return whether a backend's GPU can use the memory of all others that this process sees; true for
+ *  the CPU */
+bool bsattn_backend_reaches_all(const bsattn_backend_t *backend);
 
 /** @return the CUDA of this build and of the driver, e.g. "13.0, driver 13.0", or "not in this
  *  build" */

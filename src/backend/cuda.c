@@ -95,20 +95,6 @@ static int find_device(int index)
     return -1;
 }
 
-static bool reaches_all(int device)
-{
-    int visible = 0;
-    bool all = (cudaGetDeviceCount(&visible) == cudaSuccess);
-
-    for (int other = 0; all && (other < visible); ++other) {
-        int reaches = 0;
-        all = (other == device) ||
-              ((cudaDeviceCanAccessPeer(&reaches, device, other) == cudaSuccess) && (reaches != 0));
-    }
-    (void)cudaGetLastError();
-    return all;
-}
-
 static bsattn_status_t describe(int device, bsattn_gpu_t *gpu_p)
 {
     struct cudaDeviceProp properties;
@@ -122,7 +108,6 @@ static bsattn_status_t describe(int device, bsattn_gpu_t *gpu_p)
         .device = device,
         .capability = 10 * properties.major + properties.minor,
         .memory_bytes = (int64_t)properties.totalGlobalMem,
-        .reaches_all = reaches_all(device),
     };
     (void)bsattn_text_copy(gpu_p->name, sizeof(gpu_p->name), properties.name);
     (void)bsattn_text_copy(gpu_p->pci, sizeof(gpu_p->pci), pci);
@@ -143,6 +128,21 @@ bsattn_status_t bsattn_backend_cuda_gpu(int index, bsattn_gpu_t *gpu_p)
                            bsattn_backend_gpus(NULL, 0));
     }
     return describe(device, gpu_p);
+}
+
+bool bsattn_backend_cuda_reaches_all(const bsattn_backend_t *backend)
+{
+    int visible = 0;
+    bool all = (cudaGetDeviceCount(&visible) == cudaSuccess);
+
+    for (int other = 0; all && (other < visible); ++other) {
+        int reaches = 0;
+        all = (other == backend->device) ||
+              ((cudaDeviceCanAccessPeer(&reaches, backend->device, other) == cudaSuccess) &&
+               (reaches != 0));
+    }
+    (void)cudaGetLastError();
+    return all;
 }
 
 const char *bsattn_backend_cuda_versions(void)

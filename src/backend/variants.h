@@ -14,6 +14,7 @@ bsattn_machine_t bsattn_backend_cpu_machine(int threads);
 int bsattn_backend_cuda_gpus(char *reason, size_t size);
 bsattn_status_t bsattn_backend_cuda_gpu(int index, bsattn_gpu_t *gpu_p);
 const char *bsattn_backend_cuda_versions(void);
+bool bsattn_backend_cuda_reaches_all(const bsattn_backend_t *backend);
 bsattn_status_t bsattn_backend_cuda_create(int device, int threads, bsattn_backend_t **backend_p);
 
 /** The same in every build: an H200. */

@@ -48,8 +48,6 @@ typedef struct bsattn_place_seat {
     int threads;                          /**< that it was asked to have; 0: one for each core */
     bool bound;                           /**< to fewer cores than its host would let it use */
     bool openmp_binds;                    /**< OMP_PROC_BIND or the like is set */
-    bool gpus_apart;                      /**< one of its visible GPUs cannot use the memory of
-                                               another */
     int device_count;                     /**< visible GPUs; 0 where the backend wants none */
     bsattn_place_device_t devices[BSATTN_PLACE_DEVICES_MAX];
 } bsattn_place_seat_t;

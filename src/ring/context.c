@@ -142,7 +142,6 @@ static bsattn_status_t fill_seat(bsattn_context_t *context, const bsattn_context
         bsattn_gpu_t gpu;
         BSATTN_TRY(bsattn_backend_gpu(i, &gpu));
         bsattn_place_seat_add_device(seat, gpu.pci, gpu.uuid);
-        seat->gpus_apart = seat->gpus_apart || !gpu.reaches_all;
     }
     BSATTN_TRY(bsattn_place_machine_open(NULL, &context->machine));
     bsattn_place_machine_look(context->machine, NULL, seat);
@@ -246,22 +245,33 @@ static void say_why(bsattn_context_t *context, const char *reason)
     (void)bsattn_text_copy(context->transport_reason, sizeof(context->transport_reason), reason);
 }
 
-/* Whether ranks on several GPUs of a host may find that these do not reach one another. */
-static bool gpus_apart(const bsattn_context_t *context)
+/* Learn whether ranks on several GPUs may find that these do not reach one another. Collective; asked
+ * once every rank has started its own GPU, since asking may start another one. */
+static bsattn_status_t learn_reach(bsattn_context_t *context)
 {
-    for (int rank = 0; rank < context->transport->ranks; ++rank) {
-        if (context->seats[rank].gpus_apart && !bsattn_context_same_memory(context, 0, rank)) {
-            return true;
-        }
+    int ranks = context->transport->ranks;
+    bool mine = bsattn_backend_reaches_all(context->backend);
+    bool *all = calloc((size_t)ranks, sizeof(*all));
+    bsattn_status_t status = bsattn_context_agree(
+        context,
+        (all != NULL) ? BSATTN_OK : bsattn_fail(BSATTN_ERR_MEMORY, "no memory for %d ranks", ranks));
+
+    if (status == BSATTN_OK) {
+        status = bsattn_context_gather(context, &mine, sizeof(mine), all);
     }
-    return false;
+    for (int rank = 0; (status == BSATTN_OK) && (all != NULL) && (rank < ranks); ++rank) {
+        context->gpus_apart = context->gpus_apart ||
+                              (!all[rank] && !bsattn_context_same_memory(context, 0, rank));
+    }
+    free(all);
+    return status;
 }
 
 /* Between processes, without NCCL. @param why  the ranks' GPUs, as the beginning of a sentence */
 static const char *choose_without_nccl(bsattn_context_t *context, const char *why)
 {
     const char *where = (context->hosts > 1)  ? "on several hosts"
-                        : gpus_apart(context) ? "on one host whose GPUs do not reach one another"
+                        : context->gpus_apart ? "on one host whose GPUs do not reach one another"
                                               : "all on one host";
     char reason[sizeof(context->transport_reason)];
     bsattn_strbuf_t buf;
@@ -269,7 +279,7 @@ static const char *choose_without_nccl(bsattn_context_t *context, const char *wh
     bsattn_strbuf_init(&buf, reason, sizeof(reason));
     bsattn_strbuf_add(&buf, "%s, %s", why, where);
     say_why(context, reason);
-    return ((context->hosts == 1) && !gpus_apart(context)) ? "ipc" : "mpi";
+    return ((context->hosts == 1) && !context->gpus_apart) ? "ipc" : "mpi";
 }
 
 /* The best there is for ranks on GPUs. */
@@ -455,6 +465,9 @@ static bsattn_status_t open_context(bsattn_context_t *context,
     context->threads = decide_threads(context);
     context->timeout_s = params->timeout_s;
     BSATTN_TRY(bsattn_context_agree(context, open_backend(context)));
+    if (context->choice.cuda && (context->transport->local_count == 1)) {
+        BSATTN_TRY(learn_reach(context));
+    }
     return open_transport(context, params);
 }
 

@@ -21,6 +21,7 @@ struct bsattn_context {
     bsattn_place_cores_t cores;      /**< of this process */
     int *host_of_rank;               /**< [P]: number of the host of each rank */
     int hosts;
+    bool gpus_apart; /**< ranks may be on GPUs of a host that cannot use one another's memory */
 };
 
 /** @return whether two ranks compute in the same memory: of their host, or of their GPU */
