@@ -70,8 +70,7 @@ bsattn_status_t bsattn_loop_cuda_move(const bsattn_loop_cuda_t *from, bsattn_loo
     }
     BSATTN_ASSERT(from->outgoing.bytes == (size_t)to->receive.rows * from->outgoing.row_bytes);
     to->moved = true;
-    BSATTN_TRY(
-        bsattn_cuda_event_await(stream, from->ready));
+    BSATTN_TRY(bsattn_cuda_event_await(stream, from->ready));
     BSATTN_TRY(bsattn_outgoing_write(&from->outgoing, to->receive.base, stream));
     return bsattn_cuda_event_record(to->arrived, stream);
 }
