@@ -78,8 +78,7 @@ __device__ __forceinline__ void load_tile(const Arguments &arguments, const Tile
 #pragma unroll
         for (int slab = 0; slab < C::SLABS; ++slab) {
             tensor_load(to + slab * C::SLAB_BYTES + key * 128,
-                        maps + run_map + MAP_K_TILE - MAP_K_RUN, full, row, head,
-                        tile.batch, slab);
+                        maps + run_map + MAP_K_TILE - MAP_K_RUN, full, row, head, tile.batch, slab);
         }
     }
 }
@@ -169,8 +168,7 @@ template <class C> struct Loader {
         if (mask != nullptr) {
             bulk_load(shared_address(&shared.masks[k_stage.index]), mask, sizeof(*mask), full);
         }
-        load_tile<C>(arguments, tile, MAP_K_RUN,
-                     shared_address(stages.k[k_stage.index]), full);
+        load_tile<C>(arguments, tile, MAP_K_RUN, shared_address(stages.k[k_stage.index]), full);
         k_stage.next();
     }
 
@@ -180,8 +178,7 @@ template <class C> struct Loader {
 
         barrier_wait(shared_address(&shared.v_empty[v_stage.index]), v_stage.parity ^ 1);
         barrier_arrive_expect(full, C::TILE_BYTES);
-        load_tile<C>(arguments, tile, MAP_V_RUN,
-                     shared_address(stages.v[v_stage.index]), full);
+        load_tile<C>(arguments, tile, MAP_V_RUN, shared_address(stages.v[v_stage.index]), full);
         v_stage.next();
     }
 

@@ -15,7 +15,6 @@
  *  chunk's buffer is now free), and moves chunk s on `exchange`.
  *  wait(s): the transport makes `compute` wait for that. */
 typedef struct bsattn_cuda_queue {
-    int device;
     cudaStream_t compute;
     cudaStream_t exchange; /**< high priority */
     cudaEvent_t computed;  /**< to make exchange wait for compute; no timing */

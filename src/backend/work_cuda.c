@@ -99,7 +99,6 @@ static bsattn_status_t work_queue(cuda_work_t *cuda)
     int least = 0;
     int greatest = 0;
 
-    queue->device = cuda->super.backend->device;
     BSATTN_TRY(bsattn_cuda_check(cudaDeviceGetStreamPriorityRange(&least, &greatest),
                                  "cudaDeviceGetStreamPriorityRange"));
     BSATTN_TRY(bsattn_cuda_check(

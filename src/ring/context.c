@@ -245,6 +245,14 @@ static void say_why(bsattn_context_t *context, const char *reason)
     (void)bsattn_text_copy(context->transport_reason, sizeof(context->transport_reason), reason);
 }
 
+/* Whether the choice of a transport depends on what GPUs reach: the same on all ranks. */
+static bool reach_matters(const bsattn_context_t *context, const bsattn_context_params_t *params)
+{
+    return bsattn_text_is_auto(params->transport) && context->choice.cuda &&
+           (context->transport->local_count == 1) && (context->transport->ranks > 1) &&
+           (gpu_shared(context) || (bsattn_nccl_version() == 0));
+}
+
 /* Learn whether ranks on several GPUs may find that these do not reach one another. Collective; asked
  * once every rank has started its own GPU, since asking may start another one. */
 static bsattn_status_t learn_reach(bsattn_context_t *context)
@@ -362,12 +370,13 @@ static bsattn_status_t check_transport(const bsattn_context_t *context, const ch
 }
 
 /* Which of its ways a transport has taken belongs to the reason. */
-static void say_way(bsattn_context_t *context, const char *way)
+static void say_way(bsattn_context_t *context)
 {
+    const char *way = context->transport->way;
     size_t length = strlen(context->transport_reason);
     bsattn_strbuf_t buf;
 
-    if (way == NULL) {
+    if ((way == NULL) || !context->choice.cuda) {
         return;
     }
     bsattn_strbuf_init(&buf, context->transport_reason + length,
@@ -384,16 +393,14 @@ static bsattn_status_t open_transport(bsattn_context_t *context,
 
     BSATTN_TRY(bsattn_context_agree(context, check_transport(context, name)));
     if (strcmp(name, context->transport->ops->name) == 0) {
-        if (context->choice.cuda) {
-            say_way(context, context->transport->way);
-        }
+        say_way(context);
         return BSATTN_OK;
     }
     close_transport(context);
     if (strcmp(name, "nccl") == 0) {
         BSATTN_TRY(bsattn_transport_nccl_create(params->mpi_comm, params->timeout_s, device,
                                                 &context->transport));
-        say_way(context, context->transport->way);
+        say_way(context);
         return BSATTN_OK;
     }
     if (strcmp(name, "ipc") == 0) {
@@ -465,7 +472,7 @@ static bsattn_status_t open_context(bsattn_context_t *context,
     context->threads = decide_threads(context);
     context->timeout_s = params->timeout_s;
     BSATTN_TRY(bsattn_context_agree(context, open_backend(context)));
-    if (context->choice.cuda && (context->transport->local_count == 1)) {
+    if (reach_matters(context, params)) {
         BSATTN_TRY(learn_reach(context));
     }
     return open_transport(context, params);
