@@ -41,6 +41,7 @@ typedef struct bsattn_gpu_set {
 /** One launch; the sets share lists and state. */
 typedef struct bsattn_gpu_launch {
     bsattn_attend_cuda_params_t *params; /**< [sets] */
+    bsattn_launch_memo_t *memos;         /**< [sets] */
     int64_t tokens_kv;                   /**< packed: rows of a batch item of the chunk */
 } bsattn_gpu_launch_t;
 
@@ -65,6 +66,9 @@ typedef struct bsattn_gpu_case {
     size_t memory_count;
     size_t memory_capacity;
 } bsattn_gpu_case_t;
+
+/** @return bytes that the GPU's memory reads and writes in a second, of a large copy */
+double bsattn_gpu_memory_rate(void);
 
 /** How results compare with the reference. */
 typedef struct bsattn_gpu_errors {

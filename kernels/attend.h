@@ -28,6 +28,10 @@ typedef struct bsattn_key_run {
     int32_t count; /**< >= 1 */
 } bsattn_key_run_t;
 
+/** Query blocks have their state in aligned groups of so many rows, one after the other; alone where
+ *  they are larger. */
+enum { BSATTN_STATE_ROWS = 64 };
+
 /** One query block with work in this launch, for one list class. */
 typedef struct bsattn_work_item {
     int32_t row;            /**< local query block: its tokens are row*B .. of the rank's tokens */
@@ -38,6 +42,7 @@ typedef struct bsattn_work_item {
     uint8_t last;           /**< nonzero: no later launch touches them: write O and LSE instead of
                                 the state */
     int32_t run_count;      /**< entries of the list, >= 1 */
+    int32_t state_block;    /**< where its state is, among those of a head; any if first and last */
     int64_t run_first;      /**< into runs[] */
     int64_t block_count;    /**< key blocks in the list: the cost of the item */
 } bsattn_work_item_t;
@@ -85,18 +90,15 @@ typedef struct bsattn_attend_params {
     const bsattn_work_list_t *lists; /**< [list_count] */
     int list_count;
 
-    /* the state carried between launches; opaque, bsattn_attend_cpu_state_bytes() long; NULL if
-     * every item is first and last */
-    void *state;
+    /* the state (O, m, l) carried between launches: [b, Hq, state_blocks, B * (D + 2)] in fp32, the
+     * order within a block being the kernel's own; NULL if every item is first and last */
+    float *state;
+    int64_t state_blocks;
 
     /* per-thread scratch, bsattn_attend_cpu_scratch_bytes() for each thread, 64-byte aligned */
     void *scratch;
     int threads;
 } bsattn_attend_params_t;
-
-/** @return bytes of state for the queries of a rank: (O, m, l) in fp32. */
-size_t bsattn_attend_cpu_state_bytes(int64_t batch, int heads_q, int64_t tokens, int head_dim,
-                                     int block);
 
 /** @return bytes of scratch for one thread, a multiple of 64. */
 size_t bsattn_attend_cpu_scratch_bytes(int head_dim, int block);

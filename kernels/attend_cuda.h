@@ -64,7 +64,9 @@ typedef struct bsattn_tile_item {
     int64_t run_first;  /**< into runs */
     int32_t row[2];     /**< local token row of the first row of each half; row[1] = row[0] + 64 or,
                              where heads are paired, row[0]. Rows from tokens on do not exist */
-    int32_t tile_count; /**< masked tiles */
+    int32_t state_row[2]; /**< where the state of each half's first row is, among a head's
+                               state_rows; any if first and last */
+    int32_t tile_count;   /**< masked tiles */
     int32_t run_count;
     int32_t key_tiles; /**< masked tiles and those of the runs, >= 1 */
     uint8_t active;    /**< bit w: rows 16w.. of the tile have work in this launch; others stay as
@@ -128,11 +130,19 @@ typedef struct bsattn_attend_cuda_params {
     int list_count;
     int64_t unit_count; /**< of all lists, below 2^31; 0 launches nothing */
 
-    float *state_o;     /**< [b, Hq, n, D]: sum of exp2(s - m) v of earlier launches, s and m in
-                             units of scale * log2(e); NULL if every row is first and last */
-    float *state_ml;    /**< [b, Hq, n, 2]: m (-inf if no key was seen) and l */
+    int64_t state_rows; /**< of a head */
+    float *state_o;     /**< [b, Hq, state_rows, D]: sum of exp2(s - m) v of earlier launches, s and
+                             m in units of scale * log2(e); NULL if every row is first and last */
+    float *state_ml;    /**< [b, Hq, state_rows, 2]: m (-inf if no key was seen) and l */
     uint32_t *counters; /**< [2], zero before the first launch; zero again after each */
 } bsattn_attend_cuda_params_t;
+
+/** What a launch leaves for the next one with the same arguments: descriptors of tensors cost the
+ *  host as much as the launch. The caller's, one for each launch that is repeated; zeros before the
+ *  first. */
+typedef struct bsattn_launch_memo {
+    unsigned char bytes[1280];
+} bsattn_launch_memo_t;
 
 /** One implementation. Functions return a cudaError_t as int, 0 for success. */
 typedef struct bsattn_cuda_kernel {
@@ -140,7 +150,8 @@ typedef struct bsattn_cuda_kernel {
     /** @param spread  the keys that a query tile of two halves, neighbouring rows, has to visit,
                        relative to those of one half: from 1 (both see the same) to 2 */
     bsattn_tile_shape_t (*shape)(const bsattn_problem_t *problem, double spread);
-    int (*launch)(const bsattn_attend_cuda_params_t *params, struct CUstream_st *stream);
+    int (*launch)(const bsattn_attend_cuda_params_t *params, bsattn_launch_memo_t *memo,
+                  struct CUstream_st *stream);
 } bsattn_cuda_kernel_t;
 
 extern const bsattn_cuda_kernel_t bsattn_attend_sm90;  /**< f16, bf16; D = 64, 128; sm_90 */

@@ -121,15 +121,6 @@ const char *bsattn_attend_cpu_isa(void)
     return variant_chosen()->name;
 }
 
-size_t bsattn_attend_cpu_state_bytes(int64_t batch, int heads_q, int64_t tokens, int head_dim,
-                                     int block)
-{
-    size_t blocks = (size_t)((tokens + block - 1) / block);
-
-    return (size_t)batch * (size_t)heads_q * blocks * (size_t)block * (size_t)(head_dim + 2) *
-           sizeof(float);
-}
-
 size_t bsattn_attend_cpu_scratch_bytes(int head_dim, int block)
 {
     size_t queries = (size_t)head_dim * (size_t)block;

@@ -358,13 +358,13 @@ static void state_clear(walk_t *walk)
 static float *state_place(const bsattn_attend_task_t *task, float *scratch)
 {
     const bsattn_attend_params_t *params = task->params;
-    int64_t block_count = (params->tokens + params->block - 1) / params->block;
-    int64_t index = (task->batch * params->heads_q + task->head) * block_count + task->item->row;
+    int64_t stream = task->batch * params->heads_q + task->head;
+    int64_t index = stream * params->state_blocks + task->item->state_block;
 
     if (task->item->first && task->item->last) {
         return scratch;
     }
-    return (float *)params->state + index * params->block * (params->head_dim + 2);
+    return params->state + index * params->block * (params->head_dim + 2);
 }
 
 static void walk_init(walk_t *walk, const bsattn_attend_task_t *task, float *scratch)

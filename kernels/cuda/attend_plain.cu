@@ -461,7 +461,7 @@ __device__ void attend_unit(const bsattn_attend_cuda_params_t &params, Shared<WI
     int64_t q_stride = (int64_t)params.heads_q * params.head_dim;
     int64_t q_at = (found.batch * params.tokens * params.heads_q + found.head[0]) * params.head_dim;
     int64_t stream = (int64_t)found.batch * params.heads_q + found.head[0];
-    int64_t state_row = stream * params.tokens + row;
+    int64_t state_row = stream * params.state_rows + item.state_row[0] + warp * WARP_ROWS;
     WarpUnit<T> unit = {params,
                         (const T *)params.k + keys_at,
                         (const T *)params.v + keys_at,
@@ -495,7 +495,8 @@ __device__ void attend_unit(const bsattn_attend_cuda_params_t &params, Shared<WI
             rows.write_state(params, state_row, count);
         } else {
             write_result(unit, rows, (T *)params.o + q_at + row * q_stride,
-                         (params.lse == NULL) ? NULL : params.lse + state_row, count);
+                         (params.lse == NULL) ? NULL : params.lse + stream * params.tokens + row,
+                         count);
         }
     }
     __syncthreads(); /* Q may be overwritten */
@@ -540,8 +541,10 @@ int launch_type(const bsattn_attend_cuda_params_t *params, cudaStream_t stream)
                                        : launch_width<T, 256>(params, stream);
 }
 
-int launch(const bsattn_attend_cuda_params_t *params, struct CUstream_st *stream)
+int launch(const bsattn_attend_cuda_params_t *params, bsattn_launch_memo_t *memo,
+           struct CUstream_st *stream)
 {
+    (void)memo;
     if (params->unit_count == 0) {
         return (int)cudaSuccess;
     }

@@ -40,6 +40,7 @@ struct Slot {
     int64_t key_offset; /* elements from the start of K and V to row 0 of the key head */
     int64_t key_rows;
     int32_t row[2];
+    int32_t state_row[2];
     int32_t head[2];
     int32_t batch;
     int32_t tile_count;
@@ -101,6 +102,7 @@ __device__ void read_unit(const bsattn_attend_cuda_params_t &params, uint32_t un
     slot.key_rows = keys.rows;
     for (int h = 0; h < 2; ++h) {
         slot.row[h] = item.row[h];
+        slot.state_row[h] = item.state_row[h];
         slot.head[h] = found.head[h];
     }
     slot.batch = found.batch;
@@ -382,6 +384,16 @@ template <class C> struct Worker {
         int tile_row = 16 * (band_first() + band);
 
         return slot.row[tile_row / BSATTN_TILE_HALF] + tile_row % BSATTN_TILE_HALF + lane() / 4;
+    }
+
+    /* Where the state of that row + 8 * h is, among all of [b, Hq, state_rows]. */
+    __device__ __forceinline__ int64_t state_of(const Slot &slot, int band, int h) const
+    {
+        int tile_row = 16 * (band_first() + band);
+        int64_t stream = (int64_t)slot.batch * params.heads_q + head_of(slot, band);
+
+        return stream * params.state_rows + slot.state_row[tile_row / BSATTN_TILE_HALF] +
+               tile_row % BSATTN_TILE_HALF + lane() / 4 + 8 * h;
     }
 
     __device__ __forceinline__ int head_of(const Slot &slot, int band) const
@@ -745,8 +757,7 @@ template <class C> __device__ __forceinline__ void Worker<C>::begin(const Slot &
             if (fresh || (row >= params.tokens)) {
                 continue;
             }
-            int64_t at =
-                ((int64_t)slot.batch * params.heads_q + head_of(slot, b)) * params.tokens + row;
+            int64_t at = state_of(slot, b, h);
             float2 ml = reinterpret_cast<const float2 *>(params.state_ml)[at];
             m[b][h] = ml.x;
             l[b][h] = (lane % 4 == 0) ? ml.y : 0.0f;
@@ -766,13 +777,11 @@ template <class C> __device__ __forceinline__ void Worker<C>::begin(const Slot &
 template <class C>
 __device__ __forceinline__ void Worker<C>::write_state(const Slot &slot, int band, int h)
 {
-    int64_t row = row_of(slot, band) + 8 * h;
     int lane = this->lane();
-    int64_t at =
-        ((int64_t)slot.batch * params.heads_q + head_of(slot, band)) * params.tokens + row;
+    int64_t at = state_of(slot, band, h);
     float *to = params.state_o + at * params.head_dim + 2 * (lane % 4);
 
-    if (row >= params.tokens) {
+    if (row_of(slot, band) + 8 * h >= params.tokens) {
         return;
     }
 #pragma unroll
@@ -1047,8 +1056,10 @@ int launch_type(const bsattn_attend_cuda_params_t *params, cudaStream_t stream)
     return wide ? (int)cudaErrorInvalidValue : launch<Config<T, 256, 1, 1, 2>>(params, stream);
 }
 
-int attend_sm80_launch(const bsattn_attend_cuda_params_t *params, struct CUstream_st *stream)
+int attend_sm80_launch(const bsattn_attend_cuda_params_t *params, bsattn_launch_memo_t *memo,
+                       struct CUstream_st *stream)
 {
+    (void)memo;
     if ((params->head_dim % 8 != 0) || (params->head_dim < 16) || (params->head_dim > 256) ||
         (params->shape.key_tile != KEYS)) {
         return cudaErrorInvalidValue;

@@ -139,7 +139,7 @@ int make_map(const bsattn_attend_cuda_params_t *params, const Rows &tensor, int 
     }
     return (encode(map, type, 5, const_cast<void *>(tensor.base), sizes, strides, box, steps,
                    CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-                   CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                   CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
                    CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS)
                ? cudaSuccess
                : cudaErrorInvalidValue;
@@ -196,32 +196,32 @@ int make_arguments(const bsattn_attend_cuda_params_t *params, Arguments *argumen
     return make_key_maps(params, keys, arguments->keys);
 }
 
-/* What a launch asks for. Small problems are launched again and again with the same parameters, and a
- * map takes the host about as long as the launch: the last ones are kept. */
-int find_arguments(const bsattn_attend_cuda_params_t *params, const Arguments **arguments_p)
+/* What a launch asks for: remembered if the parameters are. */
+int find_arguments(const bsattn_attend_cuda_params_t *params, bsattn_launch_memo_t *memo,
+                   Arguments *arguments)
 {
-    static thread_local bsattn_attend_cuda_params_t known;
-    static thread_local Arguments arguments;
+    static_assert(sizeof(*arguments) <= sizeof(*memo), "a memo holds the arguments of a launch");
 
-    *arguments_p = &arguments;
-    if (memcmp(&known, params, sizeof(known)) == 0) {
+    memcpy(arguments, memo, sizeof(*arguments));
+    if (memcmp(&arguments->params, params, sizeof(*params)) == 0) {
         return cudaSuccess;
     }
-    memset(&known, 0, sizeof(known));
-    int error = make_arguments(params, &arguments);
+    int error = make_arguments(params, arguments);
     if (error == cudaSuccess) {
-        memcpy(&known, params, sizeof(known));
+        memcpy(memo, arguments, sizeof(*arguments));
     }
     return error;
 }
 
-template <class C> int launch(const bsattn_attend_cuda_params_t *params, cudaStream_t stream)
+template <class C>
+int launch(const bsattn_attend_cuda_params_t *params, bsattn_launch_memo_t *memo,
+           cudaStream_t stream)
 {
     static thread_local int ready_device = -1; /* that was asked and told last */
     static thread_local int multiprocessors;
-    const Arguments *arguments;
+    Arguments arguments;
     int device;
-    int error = find_arguments(params, &arguments);
+    int error = find_arguments(params, memo, &arguments);
 
     if (error == cudaSuccess) {
         error = cudaGetDevice(&device);
@@ -244,25 +244,31 @@ template <class C> int launch(const bsattn_attend_cuda_params_t *params, cudaStr
     }
     unsigned grid = (unsigned)((params->unit_count < multiprocessors) ? params->unit_count
                                                                       : multiprocessors);
-    attend_kernel<C><<<grid, C::THREADS, Memory<C>::BYTES, stream>>>(*arguments);
+    attend_kernel<C><<<grid, C::THREADS, Memory<C>::BYTES, stream>>>(arguments);
     return cudaGetLastError();
 }
 
 template <typename T>
-int launch_type(const bsattn_attend_cuda_params_t *params, cudaStream_t stream)
+int launch_type(const bsattn_attend_cuda_params_t *params, bsattn_launch_memo_t *memo,
+                cudaStream_t stream)
 {
+    using Wide128 = Config<T, 128, 1, 2, 128, 3, 2, 2>;
+    using Narrow128 = Config<T, 128, 2, 1, 64, 3, 2, 2>;
+    using Wide64 = Config<T, 64, 2, 2, 64, 4, 4, 2>;
+    using Passing64 = Config<T, 64, 2, 2, 64, 4, 4, 2, true>;
+    using Narrow64 = Config<T, 64, 4, 1, 64, 3, 2, 2>;
     bool wide = params->shape.halves == 2;
 
     if (params->head_dim == 64) {
-        return (params->shape.passes != 0) ? launch<Config<T, 64, 2, 2, 64, 4, 4, 2, true>>(params, stream)
-               : wide                      ? launch<Config<T, 64, 2, 2, 64, 4, 4, 2>>(params, stream)
-                                           : launch<Config<T, 64, 4, 1, 64, 3, 2, 2>>(params, stream);
+        return (params->shape.passes != 0) ? launch<Passing64>(params, memo, stream)
+               : wide                      ? launch<Wide64>(params, memo, stream)
+                                           : launch<Narrow64>(params, memo, stream);
     }
-    return wide ? launch<Config<T, 128, 1, 2, 128, 3, 2, 2>>(params, stream)
-                : launch<Config<T, 128, 2, 1, 64, 3, 2, 2>>(params, stream);
+    return wide ? launch<Wide128>(params, memo, stream) : launch<Narrow128>(params, memo, stream);
 }
 
-int attend_sm90_launch(const bsattn_attend_cuda_params_t *params, struct CUstream_st *stream)
+int attend_sm90_launch(const bsattn_attend_cuda_params_t *params, bsattn_launch_memo_t *memo,
+                       struct CUstream_st *stream)
 {
     if ((params->head_dim != 64) && (params->head_dim != 128)) {
         return cudaErrorInvalidValue;
@@ -270,8 +276,8 @@ int attend_sm90_launch(const bsattn_attend_cuda_params_t *params, struct CUstrea
     if (params->unit_count == 0) {
         return cudaSuccess;
     }
-    return (params->dtype == BSATTN_BF16) ? launch_type<__nv_bfloat16>(params, stream)
-           : (params->dtype == BSATTN_F16) ? launch_type<__half>(params, stream)
+    return (params->dtype == BSATTN_BF16) ? launch_type<__nv_bfloat16>(params, memo, stream)
+           : (params->dtype == BSATTN_F16) ? launch_type<__half>(params, memo, stream)
                                            : cudaErrorInvalidValue;
 }
 
@@ -292,9 +298,10 @@ bsattn_tile_shape_t attend_sm90_shape(const bsattn_problem_t *problem, double sp
     if (problem->heads_q / problem->heads_kv % 2 == 0) {
         return pairs;
     }
-    return (spread < 1.1)                                    ? wide
-           : ((spread < 1.3) && (problem->head_dim == 64)) ? passing
-                                                             : narrow;
+    if ((spread < 1.1) || ((spread < 1.3) && (problem->head_dim == 128))) {
+        return wide;
+    }
+    return (spread < 1.3) ? passing : narrow;
 }
 
 } // namespace

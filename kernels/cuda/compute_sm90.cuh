@@ -310,7 +310,7 @@ template <class C> struct Consumer {
         }
     }
 
-    /* A row of the warp in [b, Hq, n]. */
+    /* Where the state of a row of the warp is. */
     __device__ __forceinline__ int64_t state_row(const Part &part, int row) const
     {
         return part.state_row + 16 * warp + row;
@@ -440,7 +440,7 @@ __device__ __forceinline__ void Consumer<C>::send_results(const Part &part, int 
     }
     shared_written_fence();
     __syncwarp();
-    if (lane == 0) {
+    if (elect_one()) {
         tensor_store(&arguments.o, rows, part.row + 16 * warp, part.head, batch);
         store_commit();
     }
@@ -464,12 +464,12 @@ __device__ __forceinline__ void Consumer<C>::write_results(const Slot &slot, con
     }
     /* Behind the results, whose way out waits for all that was written before. */
     if ((lane % 4 < 2) && (16 * warp + at < part.rows)) {
-        int64_t to = state_row(part, at);
         float sum = (lane % 2 == 0) ? ending.sum[0] : ending.sum[1];
         if (!last) {
-            reinterpret_cast<float2 *>(params.state_ml)[to] = make_float2(ending.m, sum);
-        } else if (params.lse != nullptr) {
-            params.lse[to] =
+            reinterpret_cast<float2 *>(params.state_ml)[state_row(part, at)] =
+                make_float2(ending.m, sum);
+        } else if (part.lse != nullptr) {
+            part.lse[16 * warp + at] =
                 (sum == 0.0f) ? -INFINITY : (ending.m + log2_approx(sum)) * LN_2;
         }
     }
@@ -500,7 +500,9 @@ __device__ void compute_units(const Arguments &arguments, Memory<C> &memory, int
     Shared<C> &shared = memory.shared[team];
     int thread = threadIdx.x % (C::GROUPS * 128);
     float scale = arguments.params.scale;
-    Consumer<C> self = {arguments, stages, shared, team, thread / 128, thread % 128 / 32, thread % 32};
+    /* That all lanes have the same the compiler must be told: descriptors are in uniform registers. */
+    int group = __shfl_sync(~0u, thread / 128, 0);
+    Consumer<C> self = {arguments, stages, shared, team, group, thread % 128 / 32, thread % 32};
     Turn<C::Q_BUFFERS> q;
     SlotTurn turn;
     int ended = 0; /* slot of the unit whose results are in o */

@@ -22,7 +22,8 @@ struct Arguments {
 
 /* The rows of a unit that one warpgroup works on. */
 struct Part {
-    int64_t state_row; /* of row, among all of [b, Hq, n] */
+    float *lse;        /* of row; may be NULL */
+    int64_t state_row; /* of row, among all of [b, Hq, state_rows] */
     int32_t row;
     int32_t head;
     int32_t rows;   /* from row on; the rest do not exist */
@@ -75,8 +76,8 @@ struct Config {
     /* A warpgroup passes over a tile that it sees nothing of. Those that take turns must not. */
     static constexpr bool PASSES = PASSES_;
     static_assert(!PASSES || ((GROUPS == 2) && !TURNS), "two that need not wait for each other");
-    /* With two, exponentials must not wait for products. */
-    static constexpr bool HOLD = TEAMS * GROUPS == 2;
+    /* Exponentials must not wait for products; where two halves go their own ways it makes no odds. */
+    static constexpr bool HOLD = !PASSES;
     /* Values are loaded a tile behind the keys, and waited for under the product of the scores. */
     static constexpr bool VALUES_LATE = K_STAGES > V_STAGES;
     static_assert(K_STAGES - V_STAGES <= 1, "the loader has one tile without values");

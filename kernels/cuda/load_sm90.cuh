@@ -20,7 +20,9 @@ static __device__ Part read_part(const bsattn_attend_cuda_params_t &params,
 
     part.row = item.row[h];
     part.head = unit.head[h];
-    part.state_row = ((int64_t)unit.batch * params.heads_q + part.head) * params.tokens + part.row;
+    int64_t stream = (int64_t)unit.batch * params.heads_q + part.head;
+    part.lse = (params.lse == nullptr) ? nullptr : params.lse + stream * params.tokens + part.row;
+    part.state_row = stream * params.state_rows + item.state_row[h];
     part.rows = (int32_t)((rows < BSATTN_TILE_HALF) ? rows : BSATTN_TILE_HALF);
     part.active = copy ? 0 : (item.active >> 4 * h) & 0xF;
     part.first = (item.first >> 4 * h) & 0xF;

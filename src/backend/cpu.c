@@ -20,7 +20,7 @@ static const double link_latency_s = 10e-6;
 typedef struct cpu_work {
     bsattn_work_t super;
     char *chunks[2]; /* the chunk computed on and the one arriving, in turn */
-    void *state;     /* NULL if no row needs it */
+    float *state;    /* NULL if no row needs it */
     void *scratch;
     bsattn_attend_params_t attend; /* of an execution */
 } cpu_work_t;
@@ -28,7 +28,6 @@ typedef struct cpu_work {
 bsattn_machine_t bsattn_backend_cpu_machine(int threads)
 {
     return (bsattn_machine_t){
-        .state_bytes = bsattn_attend_cpu_state_bytes,
         .scratch_bytes = bsattn_attend_cpu_scratch_bytes,
         .threads = threads,
         .flops_per_s = core_flops_per_s * threads,
@@ -137,12 +136,9 @@ static bsattn_status_t work_buffers(cpu_work_t *cpu)
     }
     BSATTN_TRY(work_alloc(cpu, largest[0], &cpu->chunks[0]));
     BSATTN_TRY(work_alloc(cpu, largest[1], &cpu->chunks[1]));
-    if (schedule->needs_state) {
-        BSATTN_TRY(work_alloc(cpu,
-                              (int64_t)bsattn_attend_cpu_state_bytes(
-                                  problem->batch, problem->heads_q, cpu->super.params.tokens,
-                                  problem->head_dim, problem->block),
-                              &cpu->state));
+    if (schedule->state_blocks > 0) {
+        BSATTN_TRY(work_alloc(
+            cpu, (int64_t)bsattn_problem_state_bytes(problem, schedule->state_blocks), &cpu->state));
     }
     return work_alloc(
         cpu,
@@ -276,6 +272,7 @@ static bsattn_status_t cpu_begin(bsattn_work_t *work, const bsattn_tensors_t *te
         .list_of_head = schedule->list_of_head,
         .list_count = schedule->list_count,
         .state = cpu->state,
+        .state_blocks = schedule->state_blocks,
         .scratch = cpu->scratch,
         .threads = work->backend->threads,
     };

@@ -10,8 +10,9 @@
 
 enum { IMAGE_ALIGNMENT = 256 };
 
-/* Keys and values of the streams worked on together should fit the L2 beside all else. */
-static const int64_t group_bytes = INT64_C(32) << 20;
+/* Keys and values of the streams worked on together. Half of a Hopper's L2 of 50 MB is near to a
+ * multiprocessor; what all of them read settles in both halves, and others' data pass through. */
+static const int64_t group_bytes = INT64_C(16) << 20;
 
 bsattn_status_t bsattn_image_add(bsattn_image_t *image, const void *from, size_t bytes,
                                  size_t *offset_p)
@@ -89,13 +90,11 @@ static int fill_streams(const bsattn_work_params_t *params, const bsattn_tile_sh
     return count;
 }
 
-/* How many streams to work on at a time: those whose keys and values fit together, streams of one
- * key head taking no more than one. */
-static int32_t stream_group(const bsattn_problem_t *problem, const int32_t (*heads)[2], int streams,
-                            int64_t key_tokens)
+int32_t bsattn_lists_stream_group(const bsattn_problem_t *problem, const int32_t (*heads)[2],
+                                  int streams, int64_t reach)
 {
-    int64_t bytes = 2 * key_tokens * (int64_t)bsattn_problem_row_bytes(problem);
-    int64_t key_heads = (bytes > 0) ? group_bytes / bytes : 1;
+    int64_t bytes = 2 * reach * (int64_t)bsattn_problem_row_bytes(problem);
+    int64_t key_heads = group_bytes / ((bytes > 0) ? bytes : 1);
     int64_t most = problem->batch * streams;
     int64_t group;
     int distinct = 1; /* key heads; neighbours share them */
@@ -204,10 +203,10 @@ static bsattn_status_t add_step(const bsattn_work_params_t *params, const bsattn
 }
 
 /* The heads of every list, the same at all steps, and how many streams go together at each.
- * streams: [step_count, list_count] */
+ * tiles, streams: [step_count, list_count] */
 static bsattn_status_t add_streams(const bsattn_work_params_t *params,
-                                   const bsattn_tile_shape_t *shape, bsattn_image_t *image,
-                                   bsattn_tile_list_t *streams)
+                                   const bsattn_tile_shape_t *shape, const bsattn_tiles_t *tiles,
+                                   bsattn_image_t *image, bsattn_tile_list_t *streams)
 {
     const bsattn_schedule_t *schedule = params->schedule;
     int32_t(*heads)[2] = calloc((size_t)params->problem->heads_q, sizeof(*heads));
@@ -221,11 +220,12 @@ static bsattn_status_t add_streams(const bsattn_work_params_t *params,
         size_t offset = 0;
         status = bsattn_image_add(image, heads, (size_t)count * sizeof(*heads), &offset);
         for (int s = 0; s < schedule->step_count; ++s) {
-            streams[s * schedule->list_count + l] = (bsattn_tile_list_t){
+            int at = s * schedule->list_count + l;
+            streams[at] = (bsattn_tile_list_t){
                 .heads = (const int32_t *)offset,
                 .stream_heads = count,
-                .stream_group =
-                    stream_group(params->problem, heads, count, key_tokens_of(params, s, l)),
+                .stream_group = bsattn_lists_stream_group(
+                    params->problem, (const int32_t(*)[2])heads, count, tiles[at].reach),
             };
         }
     }
@@ -249,7 +249,7 @@ bsattn_status_t bsattn_lists_add(const bsattn_work_params_t *params,
         status = cut_all(params, shape, threads, tiles);
     }
     if (status == BSATTN_OK) {
-        status = add_streams(params, shape, image, streams);
+        status = add_streams(params, shape, tiles, image, streams);
     }
     for (int s = 0; (s < schedule->step_count) && (status == BSATTN_OK); ++s) {
         status = add_step(params, tiles + (size_t)s * (size_t)schedule->list_count, streams, s,

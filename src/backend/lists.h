@@ -31,6 +31,15 @@ typedef struct bsattn_lists_step {
 bsattn_status_t bsattn_lists_shape(const bsattn_work_params_t *params,
                                    const bsattn_cuda_kernel_t *kernel, bsattn_tile_shape_t *shape);
 
+/** @param heads  [streams, 2]: query heads of the streams of a batch item, those of a key head
+ *                together
+ *  @param reach  key tokens from the first that an item sees to the last
+ *  @return how many streams to work on at a time: those whose keys and values within reach fit the
+ *          part of the L2 that is near to a multiprocessor. Streams of a key head take no more than
+ *          one */
+int32_t bsattn_lists_stream_group(const bsattn_problem_t *problem, const int32_t (*heads)[2],
+                                  int streams, int64_t reach);
+
 /** Cut the lists of all steps, and append them and the streams of heads.
  *  @param threads  to cut with
  *  @param steps    [step_count], lists and unit_count set */

@@ -11,12 +11,6 @@ static const double link_bytes_per_s = 400e9;
 static const double link_latency_s = 10e-6;
 static const int64_t libraries_bytes = INT64_C(640) << 20;
 
-static size_t state_bytes(int64_t batch, int heads_q, int64_t tokens, int head_dim, int block)
-{
-    (void)block;
-    return (size_t)(batch * heads_q * tokens) * (size_t)(head_dim + 2) * sizeof(float);
-}
-
 static size_t scratch_bytes(int head_dim, int block)
 {
     (void)head_dim, (void)block;
@@ -48,7 +42,6 @@ static int64_t list_bytes(const bsattn_demand_t *demand, const bsattn_schedule_c
 bsattn_machine_t bsattn_backend_cuda_machine(int threads)
 {
     return (bsattn_machine_t){
-        .state_bytes = state_bytes,
         .scratch_bytes = scratch_bytes,
         .list_bytes = list_bytes,
         .threads = threads,

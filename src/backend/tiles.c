@@ -435,6 +435,23 @@ static void find_parts(cutter_t *cutter, int64_t row)
     }
 }
 
+/* Where the state of a half's first row is: known from any of its parts. */
+static int32_t state_row(const cutter_t *cutter, int half)
+{
+    int groups = PARTS_MAX / 2;
+
+    for (int p = 0; p < cutter->part_count; ++p) {
+        const part_t *part = &cutter->parts[p];
+        int group = half * groups; /* the half's first */
+        if ((part->group_first < group + groups) &&
+            (part->group_first + part->group_count > group)) {
+            return part->item->state_block * cutter->params->block + part->row_in_block +
+                   (group - part->group_first) * BSATTN_TILE_GROUP;
+        }
+    }
+    return 0;
+}
+
 static bsattn_status_t push_item(cutter_t *cutter, int64_t row, size_t tile_first, size_t run_first)
 {
     bsattn_tiles_t *out = cutter->out;
@@ -458,6 +475,7 @@ static bsattn_status_t push_item(cutter_t *cutter, int64_t row, size_t tile_firs
         .tile_first = (int64_t)tile_first,
         .run_first = (int64_t)run_first,
         .row = {(int32_t)row, (int32_t)(pair ? row : row + BSATTN_TILE_HALF)},
+        .state_row = {state_row(cutter, 0), state_row(cutter, pair ? 0 : 1)},
         .tile_count = (int32_t)(out->tile_count - tile_first),
         .run_count = (int32_t)(out->run_count - run_first),
         .key_tiles = (int32_t)key_tiles,
@@ -466,6 +484,30 @@ static bsattn_status_t push_item(cutter_t *cutter, int64_t row, size_t tile_firs
         .last = (uint8_t)(last * copies),
     };
     return BSATTN_OK;
+}
+
+/* Events and pieces are in order. What is seen in full is among the events, the rest among the
+ * pieces. */
+static void note_reach(cutter_t *cutter)
+{
+    const keys_t *events = &cutter->events;
+    const keys_t *pieces = &cutter->pieces;
+    int64_t first = INT64_MAX;
+    int64_t end = 0;
+
+    if (events->count > 0) {
+        first = (int64_t)(events->at[0] >> 4);
+        end = (int64_t)(events->at[events->count - 1] >> 4);
+    }
+    if (pieces->count > 0) {
+        int64_t piece_first = (int64_t)(pieces->at[0] >> 16);
+        int64_t piece_end = (int64_t)(pieces->at[pieces->count - 1] >> 16) + 1;
+        first = (piece_first < first) ? piece_first : first;
+        end = (piece_end > end) ? piece_end : end;
+    }
+    if ((end - first) * cutter->granule > cutter->out->reach) {
+        cutter->out->reach = (end - first) * cutter->granule;
+    }
 }
 
 static bsattn_status_t cut_tile(cutter_t *cutter, int64_t row)
@@ -485,6 +527,7 @@ static bsattn_status_t cut_tile(cutter_t *cutter, int64_t row)
     BSATTN_TRY(sort(&cutter->events, &cutter->spare));
     BSATTN_TRY(sweep(cutter));
     BSATTN_TRY(sort(&cutter->pieces, &cutter->spare));
+    note_reach(cutter);
     BSATTN_TRY(lay_pieces(cutter));
     BSATTN_TRY(pack_tiles(cutter));
     return push_item(cutter, row, tile_first, run_first);

@@ -22,6 +22,7 @@ typedef struct bsattn_tiles {
     size_t tile_count;
     bsattn_tile_run_t *runs;
     size_t run_count;
+    int64_t reach; /**< most key tokens from the first that an item sees to the last */
 } bsattn_tiles_t;
 
 /** How much neighbouring rows have in common: sums over query tiles of two halves. */

@@ -12,6 +12,7 @@ enum { MAPS_ALIGNMENT = 128 };
 
 typedef struct cuda_step {
     bsattn_attend_cuda_params_t attend; /* but for the tensors of an execution */
+    bsattn_launch_memo_t memo;
     cudaEvent_t begin;                  /* around attend, on compute */
     cudaEvent_t end;
     cudaEvent_t exchange_begin; /* around the exchange, on exchange */
@@ -72,7 +73,8 @@ static bsattn_status_t work_buffers(cuda_work_t *cuda)
 {
     const bsattn_work_params_t *params = &cuda->super.params;
     int64_t largest[2] = {rows_bytes(cuda, cuda->pack_rows), 0};
-    int64_t rows = params->problem->batch * params->problem->heads_q * params->tokens;
+    int64_t state_bytes =
+        (int64_t)bsattn_problem_state_bytes(params->problem, params->schedule->state_blocks);
 
     for (int s = 1; s < params->schedule->step_count; ++s) {
         int64_t bytes = rows_bytes(cuda, chunk_rows(cuda, s));
@@ -80,10 +82,11 @@ static bsattn_status_t work_buffers(cuda_work_t *cuda)
     }
     BSATTN_TRY(work_alloc(cuda, largest[0], &cuda->chunks[0]));
     BSATTN_TRY(work_alloc(cuda, largest[1], &cuda->chunks[1]));
-    if (params->schedule->needs_state) {
-        int64_t row_bytes = params->problem->head_dim * (int64_t)sizeof(float);
-        BSATTN_TRY(work_alloc(cuda, rows * row_bytes, &cuda->state_o));
-        BSATTN_TRY(work_alloc(cuda, rows * 2 * (int64_t)sizeof(float), &cuda->state_ml));
+    if (state_bytes > 0) {
+        int64_t head_dim = params->problem->head_dim;
+        int64_t ml_bytes = state_bytes / (head_dim + 2) * 2;
+        BSATTN_TRY(work_alloc(cuda, state_bytes - ml_bytes, &cuda->state_o));
+        BSATTN_TRY(work_alloc(cuda, ml_bytes, &cuda->state_ml));
     }
     return BSATTN_OK;
 }
@@ -214,6 +217,7 @@ static bsattn_status_t describe_step(cuda_work_t *cuda, const bsattn_tile_shape_
         .tokens = cuda->super.params.tokens,
         .list_count = cuda->super.params.schedule->list_count,
         .unit_count = place->unit_count,
+        .state_rows = cuda->super.params.schedule->state_blocks * problem->block,
         .state_o = cuda->state_o,
         .state_ml = cuda->state_ml,
     };
@@ -578,7 +582,7 @@ bsattn_status_t bsattn_work_cuda_attend(bsattn_work_t *work, int step_index,
     BSATTN_TRY(bsattn_cuda_event_record(step->begin, cuda->queue.compute));
     if (step->attend.unit_count > 0) {
         BSATTN_TRY(bsattn_cuda_check(
-            (cudaError_t)cuda->kernel->launch(&step->attend, cuda->queue.compute),
+            (cudaError_t)cuda->kernel->launch(&step->attend, &step->memo, cuda->queue.compute),
             cuda->kernel->name));
     }
     return bsattn_cuda_event_record(step->end, cuda->queue.compute);

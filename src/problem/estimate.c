@@ -145,11 +145,7 @@ static void predict_memory(const build_t *build, const bsattn_schedule_counts_t 
     memory->inputs = rows * row_bytes * (problem->heads_q + 2 * (int64_t)problem->heads_kv);
     memory->outputs = rows * problem->heads_q * (row_bytes + (int64_t)sizeof(float));
     memory->chunks = chunk_memory(build, rank, out->tokens);
-    memory->state =
-        counts->needs_state
-            ? (int64_t)machine->state_bytes(problem->batch, problem->heads_q, out->tokens,
-                                            problem->head_dim, problem->block)
-            : 0;
+    memory->state = (int64_t)bsattn_problem_state_bytes(problem, counts->state_blocks);
     memory->lists = bsattn_schedule_bytes(build->demand, counts);
     if (machine->list_bytes != NULL) {
         memory->host = memory->lists;

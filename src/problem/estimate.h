@@ -8,8 +8,6 @@
 /** What the prediction must know of the machine a rank computes on. Rates are nominal: predicted
  *  times are a model. What is 0, NULL or false need not be set. */
 typedef struct bsattn_machine {
-    /** @return bytes of the state of a rank with these rows */
-    size_t (*state_bytes)(int64_t batch, int heads_q, int64_t tokens, int head_dim, int block);
     /** @return bytes of scratch of one thread */
     size_t (*scratch_bytes)(int head_dim, int block);
     /** @return bytes of the lists that kernels walk, where these are not the schedule's own: the

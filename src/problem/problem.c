@@ -54,6 +54,13 @@ size_t bsattn_problem_row_bytes(const bsattn_problem_t *problem)
     return (size_t)problem->head_dim * bsattn_dtype_size(problem->dtype);
 }
 
+size_t bsattn_problem_state_bytes(const bsattn_problem_t *problem, int64_t blocks)
+{
+    int64_t rows = problem->batch * problem->heads_q * blocks * problem->block;
+
+    return (size_t)rows * ((size_t)problem->head_dim + 2) * sizeof(float);
+}
+
 int64_t bsattn_problem_span_tokens(const bsattn_problem_t *problem, int64_t first, int64_t last)
 {
     int64_t end = last * problem->block;

@@ -40,6 +40,7 @@ typedef struct build {
     size_t *step_first;  /* [steps + 2] */
     int32_t *place;      /* [kv_class_count, nb]: place of a slot in the chunk as it is here */
     int32_t *step_range; /* [rows, 2]: first and last step of a row */
+    int32_t *states;     /* [rows]: whether a row needs a state; later where it is */
     run_list_t forward;
     size_t *forward_first; /* [steps + 1] */
 } build_t;
@@ -81,6 +82,7 @@ static void build_free(build_t *build)
     free(build->step_first);
     free(build->place);
     free(build->step_range);
+    free(build->states);
     free(build->forward.items);
     free(build->forward_first);
 }
@@ -137,6 +139,40 @@ static double run_pairs(const bsattn_demand_t *demand, double queries, const raw
     return queries * (double)bsattn_demand_slot_tokens(demand, run->owner, run->slot, run->count);
 }
 
+/* ---------------------------------------------------------------------------------------- state */
+
+/* Blocks whose places for a state follow one another. */
+static int64_t state_group(const bsattn_demand_t *demand)
+{
+    int block = demand->pattern->problem.block;
+
+    return (block < BSATTN_STATE_ROWS) ? BSATTN_STATE_ROWS / block : 1;
+}
+
+/* Where the states of query blocks are.
+ * @param places  [rows]: before, nonzero for a block that needs one; after, the places, of which
+ *                those of blocks without one are another's
+ * @return the number of places */
+static int64_t place_states(const bsattn_demand_t *demand, int64_t rows, int32_t *places)
+{
+    int64_t group = state_group(demand);
+    int64_t count = 0;
+
+    for (int64_t first = 0; first < rows; first += group) {
+        int64_t end = (first + group < rows) ? first + group : rows;
+        bool needed = false;
+
+        for (int64_t r = first; r < end; ++r) {
+            needed = needed || (places[r] != 0);
+            places[r] = (int32_t)(count + r - first);
+        }
+        count += needed ? group : 0;
+    }
+    return count;
+}
+
+/* -------------------------------------------------------------------------------------- counting */
+
 bsattn_status_t bsattn_schedule_count(const bsattn_demand_t *demand, int rank, double *pairs_of_hop,
                                       bsattn_schedule_counts_t *counts_p)
 {
@@ -144,7 +180,8 @@ bsattn_status_t bsattn_schedule_count(const bsattn_demand_t *demand, int rank, d
     bsattn_schedule_counts_t counts = {0};
     build_t build = {0};
     int64_t *stamp = calloc((size_t)demand->layout.ranks, sizeof(*stamp));
-    bsattn_status_t status = (stamp == NULL) ? fail_memory() : BSATTN_OK;
+    int32_t *states = calloc((size_t)rows + 1, sizeof(*states));
+    bsattn_status_t status = ((stamp == NULL) || (states == NULL)) ? fail_memory() : BSATTN_OK;
     int64_t mark = 0;
 
     for (int c = 0; (c < demand->list_class_count) && (status == BSATTN_OK); ++c) {
@@ -168,10 +205,14 @@ bsattn_status_t bsattn_schedule_count(const bsattn_demand_t *demand, int rank, d
             counts.items += items;
             counts.runs += (int64_t)build.raw.count;
             counts.empty_rows += (items == 0) ? 1 : 0;
-            counts.needs_state = counts.needs_state || (items > 1);
+            states[r] |= (items > 1) ? 1 : 0;
         }
     }
+    if (status == BSATTN_OK) {
+        counts.state_blocks = place_states(demand, rows, states);
+    }
     free(stamp);
+    free(states);
     build_free(&build);
     BSATTN_TRY(status);
     *counts_p = counts;
@@ -367,7 +408,7 @@ static bsattn_status_t collect_list(build_t *build, bsattn_schedule_t *schedule,
         if (begin == build->raw.count) {
             empty->rows[empty->count++] = (int32_t)r;
         }
-        schedule->needs_state = schedule->needs_state || (range[0] < range[1]);
+        build->states[r] |= (range[0] < range[1]) ? 1 : 0;
     }
     return bucket_by_step(build, schedule->step_count);
 }
@@ -445,6 +486,15 @@ static void build_list(const build_t *build, int step, bsattn_work_list_t *list,
     qsort(first_item, (size_t)list->item_count, sizeof(*first_item), item_compare);
 }
 
+/* Heads have their states in the same places, whichever of them need one. */
+static void build_states(build_t *build, bsattn_schedule_t *schedule, bsattn_work_item_t *items_end)
+{
+    schedule->state_blocks = place_states(build->demand, schedule->rows, build->states);
+    for (bsattn_work_item_t *item = schedule->items; item < items_end; ++item) {
+        item->state_block = build->states[item->row];
+    }
+}
+
 static bsattn_status_t build_lists(build_t *build, bsattn_schedule_t *schedule)
 {
     bsattn_work_item_t *items = schedule->items;
@@ -463,6 +513,7 @@ static bsattn_status_t build_lists(build_t *build, bsattn_schedule_t *schedule)
             }
         }
     }
+    build_states(build, schedule, items);
     return BSATTN_OK;
 }
 
@@ -525,10 +576,11 @@ static bsattn_status_t build_alloc(build_t *build, const bsattn_schedule_t *sche
 
     build->place = array_alloc(demand->kv_class_count * demand->layout.blocks, sizeof(int32_t));
     build->step_range = array_alloc(2 * schedule->rows, sizeof(int32_t));
+    build->states = array_alloc(schedule->rows, sizeof(int32_t));
     build->step_first = array_alloc(schedule->step_count + 2, sizeof(size_t));
     build->forward_first = array_alloc(schedule->step_count + 1, sizeof(size_t));
-    if ((build->place == NULL) || (build->step_range == NULL) || (build->step_first == NULL) ||
-        (build->forward_first == NULL)) {
+    if ((build->place == NULL) || (build->step_range == NULL) || (build->states == NULL) ||
+        (build->step_first == NULL) || (build->forward_first == NULL)) {
         return fail_memory();
     }
     return BSATTN_OK;

@@ -41,7 +41,9 @@ typedef struct bsattn_schedule {
     int step_count;
     bsattn_step_t *steps;       /**< [step_count] */
     bsattn_empty_rows_t *empty; /**< [list_count] */
-    bool needs_state;           /**< some row has work in more than one step */
+    int64_t state_blocks;       /**< query blocks that have a place for their state: those with
+                                       work in more than one step for some head, in groups
+                                       (BSATTN_STATE_ROWS) */
     bsattn_token_run_t *own;    /**< rows of this rank's shard that make up its chunk of step 0,
                                        by kv class */
     size_t *own_first;          /**< [kv_class_count + 1] into own */
@@ -62,7 +64,7 @@ typedef struct bsattn_schedule_counts {
     int64_t items;
     int64_t runs; /**< key runs before joining neighbours */
     int64_t empty_rows;
-    bool needs_state;
+    int64_t state_blocks; /**< as in bsattn_schedule_t */
     double pairs_token; /**< unmasked token pairs, summed over query heads, of one batch item */
 } bsattn_schedule_counts_t;
 

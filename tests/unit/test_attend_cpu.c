@@ -165,9 +165,9 @@ static void fixture_tensors(fixture_t *f, float magnitude)
     p->v = f->v;
     p->o = array_new(p->batch * p->tokens * p->heads_q * p->head_dim, p->dtype, NAN);
     p->lse = array_new(p->batch * p->heads_q * p->tokens, BSATTN_F32, NAN);
-    size_t state_bytes =
-        bsattn_attend_cpu_state_bytes(p->batch, p->heads_q, p->tokens, p->head_dim, p->block);
-    p->state = array_new((int64_t)(state_bytes / sizeof(float)), BSATTN_F32, NAN);
+    p->state_blocks = f->row_count;
+    p->state = array_new(p->batch * p->heads_q * f->row_count * p->block * (p->head_dim + 2),
+                         BSATTN_F32, NAN);
     p->threads = THREADS;
     size_t scratch_bytes = THREADS * bsattn_attend_cpu_scratch_bytes(p->head_dim, p->block);
     p->scratch = aligned_alloc(64, scratch_bytes);
@@ -199,6 +199,7 @@ static void fixture_lists(fixture_t *f, int launch_count, int class_count)
     for (size_t i = 0; i < item_count; i++) {
         f->items[i].run_first = (int64_t)i * RUN_MAX;
         f->items[i].row = (int32_t)((int64_t)i % f->row_count);
+        f->items[i].state_block = (int32_t)f->row_count - 1 - f->items[i].row;
     }
 }
 

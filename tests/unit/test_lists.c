@@ -88,6 +88,29 @@ static void test_shape(void **state)
     close_world(&world);
 }
 
+/* Streams go together as far as their keys fit 16 MiB; those of a key head take no more than one. */
+static void test_stream_group(void **state)
+{
+    static const int32_t pairs[4][2] = {{0, 1}, {2, 3}, {4, 5}, {6, 7}};
+    static const int32_t each[4][2] = {{0, 0}, {4, 4}, {8, 8}, {12, 12}};
+    bsattn_problem_t problem;
+
+    (void)state;
+    bsattn_problem_init(&problem);
+    problem.batch = 2;
+    problem.heads_q = 16;
+    problem.heads_kv = 4;
+    problem.head_dim = 128;
+    problem.dtype = BSATTN_BF16; /* 512 bytes of K and V for a token */
+    assert_int_equal(bsattn_lists_stream_group(&problem, each, 4, 0), 8);
+    assert_int_equal(bsattn_lists_stream_group(&problem, each, 4, 320), 8);
+    assert_int_equal(bsattn_lists_stream_group(&problem, each, 4, 8192), 4);
+    assert_int_equal(bsattn_lists_stream_group(&problem, each, 4, 16384), 2);
+    assert_int_equal(bsattn_lists_stream_group(&problem, each, 4, 1 << 20), 1);
+    assert_int_equal(bsattn_lists_stream_group(&problem, pairs, 4, 16384), 4);
+    assert_int_equal(bsattn_lists_stream_group(&problem, pairs, 4, 1 << 20), 2);
+}
+
 /* Lists and streams lie where their addresses say, and the units of lists follow one another. */
 static void check_lists(const char *pattern, int pair_heads)
 {
@@ -215,6 +238,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_shape),
+        cmocka_unit_test(test_stream_group),
         cmocka_unit_test(test_lists),
         cmocka_unit_test(test_copies),
     };

@@ -93,8 +93,16 @@ static void add_branch(made_list_t *made, bsattn_work_item_t *item, const recipe
     }
 }
 
+/* Groups of blocks in the reverse order, and places that nobody has between them. */
+static int state_block(int block, int rows, int row)
+{
+    int group = (block < BSATTN_STATE_ROWS) ? BSATTN_STATE_ROWS / block : 1;
+
+    return 2 * group * ((rows - 1) / group - row / group) + row % group;
+}
+
 static void make_item(made_list_t *made, bsattn_work_item_t *item, const recipe_t *recipe,
-                      const bool *common, int slots, int row)
+                      const bool *common, int slots, int row, int state)
 {
     int branches = 1 + random_below(recipe->branches);
     bool diagonal = recipe->diagonal && (random_below(2) == 0);
@@ -102,6 +110,7 @@ static void make_item(made_list_t *made, bsattn_work_item_t *item, const recipe_
     *item = (bsattn_work_item_t){.row = row,
                                  .first = (uint8_t)random_below(2),
                                  .last = (uint8_t)random_below(2),
+                                 .state_block = state,
                                  .run_first = (int64_t)made->run_count};
     if (diagonal) {
         int slot = (random_below(2) == 0) ? row % slots : random_below(slots);
@@ -134,7 +143,8 @@ static void make_list(made_list_t *made, const recipe_t *recipe, int block, int 
             /* Lists are in no order that tiles could know of. */
             int at = random_below((int)made->list.item_count + 1);
             made->items[made->list.item_count++] = made->items[at];
-            make_item(made, &made->items[at], recipe, common, slots, row);
+            make_item(made, &made->items[at], recipe, common, slots, row,
+                      state_block(block, rows, row));
         }
     }
     made->list.items = made->items;
@@ -274,6 +284,11 @@ static void check_flags(const bsattn_tiles_params_t *params, const bsattn_tile_i
             assert_false(active);
         } else if (query_row(item, w) < params->tokens) {
             assert_int_equal(active, of != NULL);
+        }
+        if (active) {
+            assert_int_equal(item->state_row[w / 4] + w % 4 * GROUP,
+                             (int64_t)of->state_block * params->block +
+                                 query_row(item, w) % params->block);
         }
         assert_int_equal((item->first >> w) & 1, active && (of->first != 0));
         assert_int_equal((item->last >> w) & 1, active && (of->last != 0));
@@ -528,13 +543,19 @@ static void dense_lists_are_runs(void **state)
         bsattn_tiles_t tiles;
 
         for (int32_t i = 0; i < ROWS; ++i) {
-            items[i] = (bsattn_work_item_t){
-                .row = i, .first = 1, .last = 1, .run_count = 1, .block_count = run.count};
+            items[i] = (bsattn_work_item_t){.row = i,
+                                            .state_block = i,
+                                            .first = 1,
+                                            .last = 1,
+                                            .run_count = 1,
+                                            .block_count = run.count};
         }
         assert_int_equal(bsattn_tiles_init(&tiles, &params), BSATTN_OK);
         check_items(&params, &tiles, false);
         assert_int_equal(tiles.tile_count, tiles.item_count);
         assert_int_equal(tiles.run_count, tiles.item_count);
+        assert_true((tiles.reach >= KEY_TOKENS) &&
+                    (tiles.reach < KEY_TOKENS + granule_of(&params)));
         for (size_t i = 0; i < tiles.item_count; ++i) {
             assert_int_equal(tiles.items[i].key_tiles, KEY_TOKENS / params.shape.key_tile + 1);
         }
@@ -562,6 +583,7 @@ static void causal_lists_have_few_masked_tiles(void **state)
 
         for (int32_t i = 0; i < TOKENS / block; ++i) {
             items[i] = (bsattn_work_item_t){.row = i,
+                                            .state_block = i,
                                             .partial_count = 1,
                                             .first = 1,
                                             .run_count = (i > 0) ? 2 : 1,
