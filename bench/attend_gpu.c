@@ -12,14 +12,15 @@
  *   dense    every key, full and causal
  *   sparse   random 128-blocks; bar: FlexAttention's rate on an H200
  *   presets  local, dilated, ultra_sparse; bar: FlexAttention's rate
- *   lists    L blocks in every row's list; bar: a share of the kernel's own dense rate
+ *   lists    L blocks in every row's list; bar: a share of the roof
  *   small    the host's time for a launch, and the time until its end
  *
  * One launch of one rank. Inputs are random normal numbers, several sets taking turns where they
  * would stay in the L2. A rate counts 4 * D floating point operations per unmasked token pair.
  * --mask-dir keeps the random masks, boolean [nb, nb], as DIR/<N>_<block>_<L>.npy.
  * `share` is the rate beside the dense rate of the same heads, D and type at N = 16K in this run;
- * `ratio` is the figure beside its bar. Sampled rows are compared with the fp64 reference: exit
+ * `roof` is the rate beside that, or beside what moving Q, K, V and O once allows where that is
+ * less: the memory's rate is that of a large copy in this run. `ratio` is the figure beside its bar. Sampled rows are compared with the fp64 reference: exit
  * code 1 if one is off or an output was not written; 77 without a GPU.
  */
 #include <getopt.h>
@@ -71,6 +72,7 @@ typedef struct bench {
     char mask_path[200];
     bench_case_t cases[CASES_MAX];
     int case_count;
+    double memory_rate; /* bytes a second */
     dense_rate_t dense[DENSE_MAX];
     int dense_count;
     int failed;
@@ -274,6 +276,9 @@ typedef struct outcome {
     bsattn_stats_t launch_us;
     bsattn_stats_t total_us;
     double tflops;
+    double memory_tflops; /* what the memory allows */
+    double share;         /* of the dense rate; NAN: not asked for */
+    double roof_share;
     bsattn_gpu_errors_t errors;
     int error;
 } outcome_t;
@@ -327,6 +332,8 @@ static outcome_t run_problem(const bench_t *bench, const bsattn_cuda_kernel_t *k
                                   &outcome.total_us);
     }
     outcome.tflops = gpu.flops / outcome.ms.median * 1e-9;
+    outcome.memory_tflops =
+        1e-12 * gpu.flops * bench->memory_rate / bsattn_gpu_set_bytes(problem);
     bsattn_gpu_case_free(&gpu);
     return outcome;
 }
@@ -360,12 +367,13 @@ static double dense_tflops(bench_t *bench, const bsattn_cuda_kernel_t *kernel,
 
 static void print_head(const bench_t *bench)
 {
-    printf("%-8s %-16s %8s %3s %3s %4s %4s %2s %-5s %10s %10s %9s %6s %6s %6s %9s %9s %s\n",
+    printf("%-8s %-16s %8s %3s %3s %4s %4s %2s %-5s %10s %10s %9s %6s %6s %6s %6s %9s %9s %s\n",
            "group", "case", "N", "Hq", "Hk", "D", "B", "c", "type", "median ms", "p95 ms",
-           "TFLOP/s", "share", "bar", "ratio", "launch us", "total us", "error");
+           "TFLOP/s", "share", "roof", "bar", "ratio", "launch us", "total us", "error");
     if (bench->csv != NULL) {
         (void)fprintf(bench->csv, "group,name,kernel,seq,heads,kv_heads,head_dim,block,causal,"
-                                  "dtype,list_blocks,pattern,ms,ms_p95,tflops,dense_share,bar,"
+                                  "dtype,list_blocks,pattern,ms,ms_p95,tflops,dense_share,"
+                                  "roof_share,bar,"
                                   "ratio,launch_us,total_us,error,right\n");
     }
 }
@@ -373,16 +381,16 @@ static void print_head(const bench_t *bench)
 /* @param bar    what the figure is measured by, 0: nothing
  *  @param ratio  figure / bar, or bar / figure where less is better */
 static void print_case(const bench_t *bench, const bench_case_t *spec,
-                       const bsattn_cuda_kernel_t *kernel, const outcome_t *outcome, double share,
-                       double bar, double ratio)
+                       const bsattn_cuda_kernel_t *kernel, const outcome_t *outcome, double bar,
+                       double ratio)
 {
     const bsattn_problem_t *p = &spec->problem;
     bool small = outcome->total_us.count > 0;
 
-    printf("%-8s %-16s %8" PRId64 " %3d %3d %4d %4d %2s %-5s %10.4f %10.4f %9.1f %6.3f ",
+    printf("%-8s %-16s %8" PRId64 " %3d %3d %4d %4d %2s %-5s %10.4f %10.4f %9.1f %6.3f %6.3f ",
            spec->group, spec->name, p->seq_len, p->heads_q, p->heads_kv, p->head_dim, p->block,
            (p->causal != 0) ? "c" : "-", bsattn_dtype_name(p->dtype), outcome->ms.median,
-           outcome->ms.p95, outcome->tflops, share);
+           outcome->ms.p95, outcome->tflops, outcome->share, outcome->roof_share);
     if (bar > 0.0) {
         printf("%6.4g %6.2f ", bar, ratio);
     } else {
@@ -400,8 +408,9 @@ static void print_case(const bench_t *bench, const bench_case_t *spec,
                       spec->group, spec->name, kernel->name, p->seq_len, p->heads_q, p->heads_kv,
                       p->head_dim, p->block, p->causal, bsattn_dtype_name(p->dtype),
                       spec->list_blocks, (spec->list_blocks > 0) ? "" : spec->pattern);
-        (void)fprintf(bench->csv, "%.6f,%.6f,%.2f,%.4f,%g,%.4f,%.3f,%.3f,%.3g,%d\n",
-                      outcome->ms.median, outcome->ms.p95, outcome->tflops, share, bar, ratio,
+        (void)fprintf(bench->csv, "%.6f,%.6f,%.2f,%.4f,%.4f,%g,%.4f,%.3f,%.3f,%.3g,%d\n",
+                      outcome->ms.median, outcome->ms.p95, outcome->tflops, outcome->share,
+                      outcome->roof_share, bar, ratio,
                       small ? outcome->launch_us.median : 0.0,
                       small ? outcome->total_us.median : 0.0, outcome->errors.out,
                       run_right(outcome) ? 1 : 0);
@@ -425,7 +434,7 @@ static void run_case(bench_t *bench, bench_case_t *spec)
     const bsattn_cuda_kernel_t *kernel = kernel_for(bench, &spec->problem);
     bool small = strcmp(spec->group, "small") == 0;
     double bar = spec->table_tflops;
-    double share = NAN;
+    double dense = NAN;
     double figure;
     outcome_t outcome;
 
@@ -446,20 +455,21 @@ static void run_case(bench_t *bench, bench_case_t *spec)
         (void)snprintf(spec->pattern, sizeof(spec->pattern), "blocks(file=%s)", bench->mask_path);
     }
     if (!small && (bench->pattern == NULL)) {
-        share = dense_tflops(bench, kernel, &spec->problem);
+        dense = dense_tflops(bench, kernel, &spec->problem);
     }
     outcome = run_problem(bench, kernel, &spec->problem, spec->pattern, small);
-    share = outcome.tflops / share;
+    outcome.share = outcome.tflops / dense;
+    outcome.roof_share = outcome.tflops / fmin(dense, outcome.memory_tflops);
     figure = outcome.tflops;
     if (spec->share_bar > 0.0) {
         bar = spec->share_bar;
-        figure = share;
+        figure = outcome.roof_share;
     }
     if (small && (spec->problem.seq_len == 2048) && (strcmp(spec->name, "local") == 0)) {
         bar = small_bar_us;
         figure = bar * bar / outcome.total_us.median;
     }
-    print_case(bench, spec, kernel, &outcome, share, bar, (bar > 0.0) ? figure / bar : 0.0);
+    print_case(bench, spec, kernel, &outcome, bar, (bar > 0.0) ? figure / bar : 0.0);
     if (!run_right(&outcome)) {
         explain(spec, &outcome);
         ++bench->failed;
@@ -628,8 +638,10 @@ int main(int argc, char **argv)
         (void)close(mask_file);
     }
     add_cases(&bench);
-    printf("%s, %s, %d repeats\n", bsattn_gpu_name(),
-           (bench.kernel != NULL) ? bench.kernel->name : "the fastest kernel", bench.repeats);
+    bench.memory_rate = bsattn_gpu_memory_rate();
+    printf("%s, %s, %d repeats; a copy moves %.2f TB/s\n", bsattn_gpu_name(),
+           (bench.kernel != NULL) ? bench.kernel->name : "the fastest kernel", bench.repeats,
+           1e-12 * bench.memory_rate);
     print_head(&bench);
     for (int i = 0; i < bench.case_count; ++i) {
         run_case(&bench, &bench.cases[i]);
