@@ -695,8 +695,6 @@ static void launch_init(bsattn_gpu_case_t *gpu, int launch, bsattn_tile_shape_t 
     bsattn_attend_cuda_params_t *params;
 
     gpu->launches[launch].params = host_new((size_t)gpu->params.sets, sizeof(*params));
-    gpu->launches[launch].memos =
-        host_new((size_t)gpu->params.sets, sizeof(*gpu->launches[launch].memos));
     params = &gpu->launches[launch].params[0];
     params->batch = problem->batch;
     params->heads_q = problem->heads_q;
@@ -792,7 +790,6 @@ void bsattn_gpu_case_free(bsattn_gpu_case_t *gpu)
     }
     for (int s = 0; s < gpu->params.launches; ++s) {
         free(gpu->launches[s].params);
-        free(gpu->launches[s].memos);
         free(gpu->key_heads[s]);
     }
     free(gpu->launches);
@@ -923,8 +920,7 @@ void bsattn_gpu_case_poison(bsattn_gpu_case_t *gpu)
 static int launch_all(const bsattn_gpu_case_t *gpu, int set)
 {
     for (int s = 0; s < gpu->params.launches; ++s) {
-        const bsattn_gpu_launch_t *launch = &gpu->launches[s];
-        int error = gpu->params.kernel->launch(&launch->params[set], &launch->memos[set], NULL);
+        int error = gpu->params.kernel->launch(&gpu->launches[s].params[set], NULL);
         if (error != 0) {
             return error;
         }

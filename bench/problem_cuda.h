@@ -41,7 +41,6 @@ typedef struct bsattn_gpu_set {
 /** One launch; the sets share lists and state. */
 typedef struct bsattn_gpu_launch {
     bsattn_attend_cuda_params_t *params; /**< [sets] */
-    bsattn_launch_memo_t *memos;         /**< [sets] */
     int64_t tokens_kv;                   /**< packed: rows of a batch item of the chunk */
 } bsattn_gpu_launch_t;
 

@@ -137,21 +137,13 @@ typedef struct bsattn_attend_cuda_params {
     uint32_t *counters; /**< [2], zero before the first launch; zero again after each */
 } bsattn_attend_cuda_params_t;
 
-/** What a launch leaves for the next one with the same arguments: descriptors of tensors cost the
- *  host as much as the launch. The caller's, one for each launch that is repeated; zeros before the
- *  first. */
-typedef struct bsattn_launch_memo {
-    unsigned char bytes[1280];
-} bsattn_launch_memo_t;
-
 /** One implementation. Functions return a cudaError_t as int, 0 for success. */
 typedef struct bsattn_cuda_kernel {
     const char *name; /**< "sm90", "sm80" or "plain" */
     /** @param spread  the keys that a query tile of two halves, neighbouring rows, has to visit,
                        relative to those of one half: from 1 (both see the same) to 2 */
     bsattn_tile_shape_t (*shape)(const bsattn_problem_t *problem, double spread);
-    int (*launch)(const bsattn_attend_cuda_params_t *params, bsattn_launch_memo_t *memo,
-                  struct CUstream_st *stream);
+    int (*launch)(const bsattn_attend_cuda_params_t *params, struct CUstream_st *stream);
 } bsattn_cuda_kernel_t;
 
 extern const bsattn_cuda_kernel_t bsattn_attend_sm90;  /**< f16, bf16; D = 64, 128; sm_90 */

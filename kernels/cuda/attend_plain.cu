@@ -541,10 +541,8 @@ int launch_type(const bsattn_attend_cuda_params_t *params, cudaStream_t stream)
                                        : launch_width<T, 256>(params, stream);
 }
 
-int launch(const bsattn_attend_cuda_params_t *params, bsattn_launch_memo_t *memo,
-           struct CUstream_st *stream)
+int launch(const bsattn_attend_cuda_params_t *params, struct CUstream_st *stream)
 {
-    (void)memo;
     if (params->unit_count == 0) {
         return (int)cudaSuccess;
     }

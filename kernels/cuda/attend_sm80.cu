@@ -1056,10 +1056,8 @@ int launch_type(const bsattn_attend_cuda_params_t *params, cudaStream_t stream)
     return wide ? (int)cudaErrorInvalidValue : launch<Config<T, 256, 1, 1, 2>>(params, stream);
 }
 
-int attend_sm80_launch(const bsattn_attend_cuda_params_t *params, bsattn_launch_memo_t *memo,
-                       struct CUstream_st *stream)
+int attend_sm80_launch(const bsattn_attend_cuda_params_t *params, struct CUstream_st *stream)
 {
-    (void)memo;
     if ((params->head_dim % 8 != 0) || (params->head_dim < 16) || (params->head_dim > 256) ||
         (params->shape.key_tile != KEYS)) {
         return cudaErrorInvalidValue;

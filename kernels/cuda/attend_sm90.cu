@@ -196,32 +196,13 @@ int make_arguments(const bsattn_attend_cuda_params_t *params, Arguments *argumen
     return make_key_maps(params, keys, arguments->keys);
 }
 
-/* What a launch asks for: remembered if the parameters are. */
-int find_arguments(const bsattn_attend_cuda_params_t *params, bsattn_launch_memo_t *memo,
-                   Arguments *arguments)
-{
-    static_assert(sizeof(*arguments) <= sizeof(*memo), "a memo holds the arguments of a launch");
-
-    memcpy(arguments, memo, sizeof(*arguments));
-    if (memcmp(&arguments->params, params, sizeof(*params)) == 0) {
-        return cudaSuccess;
-    }
-    int error = make_arguments(params, arguments);
-    if (error == cudaSuccess) {
-        memcpy(memo, arguments, sizeof(*arguments));
-    }
-    return error;
-}
-
-template <class C>
-int launch(const bsattn_attend_cuda_params_t *params, bsattn_launch_memo_t *memo,
-           cudaStream_t stream)
+template <class C> int launch(const bsattn_attend_cuda_params_t *params, cudaStream_t stream)
 {
     static thread_local int ready_device = -1; /* that was asked and told last */
     static thread_local int multiprocessors;
     Arguments arguments;
     int device;
-    int error = find_arguments(params, memo, &arguments);
+    int error = make_arguments(params, &arguments);
 
     if (error == cudaSuccess) {
         error = cudaGetDevice(&device);
@@ -249,8 +230,7 @@ int launch(const bsattn_attend_cuda_params_t *params, bsattn_launch_memo_t *memo
 }
 
 template <typename T>
-int launch_type(const bsattn_attend_cuda_params_t *params, bsattn_launch_memo_t *memo,
-                cudaStream_t stream)
+int launch_type(const bsattn_attend_cuda_params_t *params, cudaStream_t stream)
 {
     using Wide128 = Config<T, 128, 1, 2, 128, 3, 2, 2>;
     using Narrow128 = Config<T, 128, 2, 1, 64, 3, 2, 2>;
@@ -260,15 +240,14 @@ int launch_type(const bsattn_attend_cuda_params_t *params, bsattn_launch_memo_t 
     bool wide = params->shape.halves == 2;
 
     if (params->head_dim == 64) {
-        return (params->shape.passes != 0) ? launch<Passing64>(params, memo, stream)
-               : wide                      ? launch<Wide64>(params, memo, stream)
-                                           : launch<Narrow64>(params, memo, stream);
+        return (params->shape.passes != 0) ? launch<Passing64>(params, stream)
+               : wide                      ? launch<Wide64>(params, stream)
+                                           : launch<Narrow64>(params, stream);
     }
-    return wide ? launch<Wide128>(params, memo, stream) : launch<Narrow128>(params, memo, stream);
+    return wide ? launch<Wide128>(params, stream) : launch<Narrow128>(params, stream);
 }
 
-int attend_sm90_launch(const bsattn_attend_cuda_params_t *params, bsattn_launch_memo_t *memo,
-                       struct CUstream_st *stream)
+int attend_sm90_launch(const bsattn_attend_cuda_params_t *params, struct CUstream_st *stream)
 {
     if ((params->head_dim != 64) && (params->head_dim != 128)) {
         return cudaErrorInvalidValue;
@@ -276,8 +255,8 @@ int attend_sm90_launch(const bsattn_attend_cuda_params_t *params, bsattn_launch_
     if (params->unit_count == 0) {
         return cudaSuccess;
     }
-    return (params->dtype == BSATTN_BF16) ? launch_type<__nv_bfloat16>(params, memo, stream)
-           : (params->dtype == BSATTN_F16) ? launch_type<__half>(params, memo, stream)
+    return (params->dtype == BSATTN_BF16) ? launch_type<__nv_bfloat16>(params, stream)
+           : (params->dtype == BSATTN_F16) ? launch_type<__half>(params, stream)
                                            : cudaErrorInvalidValue;
 }
 

@@ -12,7 +12,6 @@ enum { MAPS_ALIGNMENT = 128 };
 
 typedef struct cuda_step {
     bsattn_attend_cuda_params_t attend; /* but for the tensors of an execution */
-    bsattn_launch_memo_t memo;
     cudaEvent_t begin;                  /* around attend, on compute */
     cudaEvent_t end;
     cudaEvent_t exchange_begin; /* around the exchange, on exchange */
@@ -582,7 +581,7 @@ bsattn_status_t bsattn_work_cuda_attend(bsattn_work_t *work, int step_index,
     BSATTN_TRY(bsattn_cuda_event_record(step->begin, cuda->queue.compute));
     if (step->attend.unit_count > 0) {
         BSATTN_TRY(bsattn_cuda_check(
-            (cudaError_t)cuda->kernel->launch(&step->attend, &step->memo, cuda->queue.compute),
+            (cudaError_t)cuda->kernel->launch(&step->attend, cuda->queue.compute),
             cuda->kernel->name));
     }
     return bsattn_cuda_event_record(step->end, cuda->queue.compute);
