@@ -33,6 +33,8 @@
 
 #include "base/status.h"
 #include "base/text.h"
+#include "bench/compare_cuda.h"
+#include "bench/device_cuda.h"
 #include "bench/problem_cuda.h"
 
 enum { CASES_MAX = 256, SEQS_MAX = 16, DENSE_MAX = 16, SETS_MAX = 16 };

@@ -14,119 +14,15 @@
 #include "base/clock.h"
 #include "base/half.h"
 #include "base/philox.h"
-#include "kernels/reference.h"
+#include "bench/device_cuda.h"
 #include "problem/pattern.h"
 #include "problem/problem.h"
 
 enum {
     POOL_COUNT = 1048573, /* a prime, so that rows of a tensor differ */
     GUARD_BYTES = 65536,
-    HEADS_SAMPLED = 3,
-    ROWS_SAMPLED_MIN = 12,
     DEAL_RUN_MAX = 4,
 };
-
-/* ------------------------------------------------------------------------------------- failures */
-
-__attribute__((noreturn)) static void end(int code, const char *what, const char *why)
-{
-    (void)fflush(stdout);
-    (void)fprintf(stderr, "%s: %s\n", what, why);
-    exit(code);
-}
-
-static void check_cuda(cudaError_t error, const char *what)
-{
-    if (error != cudaSuccess) {
-        end((error == cudaErrorMemoryAllocation) ? BSATTN_ERR_MEMORY : BSATTN_ERR_ENVIRONMENT, what,
-            cudaGetErrorString(error));
-    }
-}
-
-#define CUDA(_call) check_cuda((_call), #_call)
-
-static void check_status(bsattn_status_t status, const char *what)
-{
-    if (status != BSATTN_OK) {
-        end((int)status, what, bsattn_last_error());
-    }
-}
-
-static void *host_new(size_t count, size_t size)
-{
-    void *memory = calloc(count + 1, size);
-
-    if (memory == NULL) {
-        end(BSATTN_ERR_MEMORY, "calloc", "out of memory");
-    }
-    return memory;
-}
-
-const char *bsattn_gpu_error_text(int error)
-{
-    return cudaGetErrorString((cudaError_t)error);
-}
-
-/* ------------------------------------------------------------------------------------------ GPU */
-
-const char *bsattn_gpu_missing(void)
-{
-    int driver = 0;
-    int count = 0;
-    cudaError_t error;
-
-    if ((cudaDriverGetVersion(&driver) == cudaSuccess) && (driver == 0)) {
-        return "there is no GPU driver";
-    }
-    error = cudaGetDeviceCount(&count);
-    if (error != cudaSuccess) {
-        return cudaGetErrorString(error);
-    }
-    return (count > 0) ? NULL : "no GPU is visible";
-}
-
-int bsattn_gpu_capability(void)
-{
-    int major = 0;
-    int minor = 0;
-
-    CUDA(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0));
-    CUDA(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, 0));
-    return 10 * major + minor;
-}
-
-const char *bsattn_gpu_name(void)
-{
-    static struct cudaDeviceProp properties;
-
-    CUDA(cudaGetDeviceProperties(&properties, 0));
-    return properties.name;
-}
-
-const bsattn_cuda_kernel_t *bsattn_gpu_kernel(const char *name)
-{
-    static const bsattn_cuda_kernel_t *const kernels[] = {&bsattn_attend_sm90, &bsattn_attend_sm80,
-                                                          &bsattn_attend_plain};
-
-    for (size_t i = 0; i < sizeof(kernels) / sizeof(kernels[0]); ++i) {
-        if (strcmp(kernels[i]->name, name) == 0) {
-            return kernels[i];
-        }
-    }
-    return NULL;
-}
-
-bool bsattn_gpu_kernel_can(const bsattn_cuda_kernel_t *kernel, bsattn_dtype_t dtype, int head_dim)
-{
-    if (kernel == &bsattn_attend_sm90) {
-        return (bsattn_gpu_capability() == 90) && (dtype != BSATTN_F32) &&
-               ((head_dim == 64) || (head_dim == 128));
-    }
-    if (kernel == &bsattn_attend_sm80) {
-        return (bsattn_gpu_capability() >= 80) && (dtype != BSATTN_F32);
-    }
-    return true;
-}
 
 /* --------------------------------------------------------------------------------------- memory */
 
@@ -134,10 +30,10 @@ static void *device_new(bsattn_gpu_case_t *gpu, size_t bytes)
 {
     void *memory = NULL;
 
-    CUDA(cudaMalloc(&memory, (bytes == 0) ? 16 : bytes));
-    check_status(bsattn_array_reserve(&gpu->memory, &gpu->memory_capacity, gpu->memory_count + 1,
-                                      sizeof(*gpu->memory)),
-                 "case");
+    BSATTN_GPU_TRY(cudaMalloc(&memory, (bytes == 0) ? 16 : bytes));
+    bsattn_gpu_check_status(bsattn_array_reserve(&gpu->memory, &gpu->memory_capacity,
+                                                 gpu->memory_count + 1, sizeof(*gpu->memory)),
+                            "case");
     gpu->memory[gpu->memory_count++] = memory;
     return memory;
 }
@@ -147,7 +43,7 @@ static void *tensor_new(bsattn_gpu_case_t *gpu, size_t bytes)
 {
     char *memory = device_new(gpu, bytes + GUARD_BYTES);
 
-    CUDA(cudaMemset(memory, 0xff, bytes + GUARD_BYTES));
+    BSATTN_GPU_TRY(cudaMemset(memory, 0xff, bytes + GUARD_BYTES));
     return memory;
 }
 
@@ -156,7 +52,7 @@ static void *device_copy(bsattn_gpu_case_t *gpu, const void *from, size_t bytes)
     void *memory = device_new(gpu, bytes);
 
     if (bytes > 0) {
-        CUDA(cudaMemcpy(memory, from, bytes, cudaMemcpyHostToDevice));
+        BSATTN_GPU_TRY(cudaMemcpy(memory, from, bytes, cudaMemcpyHostToDevice));
     }
     return memory;
 }
@@ -166,7 +62,7 @@ static size_t element_size(const bsattn_gpu_case_t *gpu)
     return bsattn_dtype_size(gpu->params.problem.dtype);
 }
 
-static int64_t q_count(const bsattn_problem_t *problem)
+int64_t bsattn_gpu_q_count(const bsattn_problem_t *problem)
 {
     return problem->batch * problem->seq_len * problem->heads_q * problem->head_dim;
 }
@@ -176,7 +72,7 @@ static int64_t k_count(const bsattn_problem_t *problem)
     return problem->batch * problem->seq_len * problem->heads_kv * problem->head_dim;
 }
 
-static size_t lse_bytes(const bsattn_problem_t *problem)
+size_t bsattn_gpu_lse_bytes(const bsattn_problem_t *problem)
 {
     return (size_t)(problem->batch * problem->heads_q * problem->seq_len) * sizeof(float);
 }
@@ -184,7 +80,7 @@ static size_t lse_bytes(const bsattn_problem_t *problem)
 double bsattn_gpu_set_bytes(const bsattn_problem_t *problem)
 {
     return (double)bsattn_dtype_size(problem->dtype) * 2.0 *
-           (double)(q_count(problem) + k_count(problem));
+           (double)(bsattn_gpu_q_count(problem) + k_count(problem));
 }
 
 /* --------------------------------------------------------------------------------------- inputs */
@@ -195,14 +91,14 @@ static const char *pool_of(bsattn_dtype_t dtype)
     static char *pools[3];
 
     if (pools[dtype] == NULL) {
-        float *values = host_new(POOL_COUNT, sizeof(*values));
-        void *rounded = host_new(POOL_COUNT, bsattn_dtype_size(dtype));
+        float *values = bsattn_gpu_host_new(POOL_COUNT, sizeof(*values));
+        void *rounded = bsattn_gpu_host_new(POOL_COUNT, bsattn_dtype_size(dtype));
         size_t bytes = POOL_COUNT * bsattn_dtype_size(dtype);
 
         bsattn_philox_normal(20, 5, 0, POOL_COUNT, values);
         bsattn_convert_from_f32(dtype, values, POOL_COUNT, rounded);
-        CUDA(cudaMalloc((void **)&pools[dtype], bytes));
-        CUDA(cudaMemcpy(pools[dtype], rounded, bytes, cudaMemcpyHostToDevice));
+        BSATTN_GPU_TRY(cudaMalloc((void **)&pools[dtype], bytes));
+        BSATTN_GPU_TRY(cudaMemcpy(pools[dtype], rounded, bytes, cudaMemcpyHostToDevice));
         free(values);
         free(rounded);
     }
@@ -217,8 +113,8 @@ static void fill_random(void *tensor, int64_t count, bsattn_dtype_t dtype, uint6
 
     for (int64_t done = 0; done < count;) {
         int64_t part = bsattn_min64(POOL_COUNT - from, count - done);
-        CUDA(cudaMemcpy((char *)tensor + (size_t)done * size, pool + (size_t)from * size,
-                        (size_t)part * size, cudaMemcpyDeviceToDevice));
+        BSATTN_GPU_TRY(cudaMemcpy((char *)tensor + (size_t)done * size, pool + (size_t)from * size,
+                                  (size_t)part * size, cudaMemcpyDeviceToDevice));
         done += part;
         from = 0;
     }
@@ -227,10 +123,10 @@ static void fill_random(void *tensor, int64_t count, bsattn_dtype_t dtype, uint6
 static void sets_init(bsattn_gpu_case_t *gpu)
 {
     const bsattn_problem_t *problem = &gpu->params.problem;
-    size_t q_bytes = (size_t)q_count(problem) * element_size(gpu);
+    size_t q_bytes = (size_t)bsattn_gpu_q_count(problem) * element_size(gpu);
     size_t k_bytes = (size_t)k_count(problem) * element_size(gpu);
 
-    gpu->sets = host_new((size_t)gpu->params.sets, sizeof(*gpu->sets));
+    gpu->sets = bsattn_gpu_host_new((size_t)gpu->params.sets, sizeof(*gpu->sets));
     for (int s = 0; s < gpu->params.sets; ++s) {
         bsattn_gpu_set_t *set = &gpu->sets[s];
         uint64_t seed = (gpu->params.seed + (uint64_t)s) * 3;
@@ -239,8 +135,8 @@ static void sets_init(bsattn_gpu_case_t *gpu)
         set->k = tensor_new(gpu, k_bytes);
         set->v = tensor_new(gpu, k_bytes);
         set->o = tensor_new(gpu, q_bytes);
-        set->lse = tensor_new(gpu, lse_bytes(problem));
-        fill_random(set->q, q_count(problem), problem->dtype, seed);
+        set->lse = tensor_new(gpu, bsattn_gpu_lse_bytes(problem));
+        fill_random(set->q, bsattn_gpu_q_count(problem), problem->dtype, seed);
         fill_random(set->k, k_count(problem), problem->dtype, seed + 1);
         fill_random(set->v, k_count(problem), problem->dtype, seed + 2);
     }
@@ -252,8 +148,8 @@ void bsattn_gpu_case_fill(bsattn_gpu_case_t *gpu, bsattn_tensor_t tensor, int64_
     const bsattn_problem_t *problem = &gpu->params.problem;
     int heads = (tensor == BSATTN_Q) ? problem->heads_q : problem->heads_kv;
     int64_t row = (int64_t)heads * problem->head_dim;
-    float *values = host_new((size_t)(row * count), sizeof(*values));
-    void *rounded = host_new((size_t)(row * count), element_size(gpu));
+    float *values = bsattn_gpu_host_new((size_t)(row * count), sizeof(*values));
+    void *rounded = bsattn_gpu_host_new((size_t)(row * count), element_size(gpu));
 
     for (int64_t i = 0; i < row * count; ++i) {
         values[i] = value;
@@ -263,9 +159,9 @@ void bsattn_gpu_case_fill(bsattn_gpu_case_t *gpu, bsattn_tensor_t tensor, int64_
         const bsattn_gpu_set_t *set = &gpu->sets[s];
         char *to = (tensor == BSATTN_Q) ? set->q : (tensor == BSATTN_K) ? set->k : set->v;
         for (int64_t b = 0; b < problem->batch; ++b) {
-            CUDA(cudaMemcpy(to + (size_t)((b * problem->seq_len + first) * row) * element_size(gpu),
-                            rounded, (size_t)(row * count) * element_size(gpu),
-                            cudaMemcpyHostToDevice));
+            BSATTN_GPU_TRY(cudaMemcpy(
+                to + (size_t)((b * problem->seq_len + first) * row) * element_size(gpu), rounded,
+                (size_t)(row * count) * element_size(gpu), cudaMemcpyHostToDevice));
         }
     }
     free(values);
@@ -301,9 +197,9 @@ static void mark_used(const bsattn_gpu_case_t *gpu, unsigned char *used)
     for (int head = 0; head < gpu->params.problem.heads_q; ++head) {
         unsigned char *mine = used + (size_t)key_class_of(gpu, head) * (size_t)pattern->blocks;
         for (int64_t i = 0; i < pattern->blocks; ++i) {
-            check_status(bsattn_pattern_class_row(pattern, pattern->class_of_head[head], i, &work,
-                                                  &row),
-                         "pattern");
+            bsattn_gpu_check_status(
+                bsattn_pattern_class_row(pattern, pattern->class_of_head[head], i, &work, &row),
+                "pattern");
             for (size_t s = 0; s < row.count; ++s) {
                 memset(mine + row.items[s].first, 1,
                        (size_t)(row.items[s].last - row.items[s].first));
@@ -321,7 +217,7 @@ static void deal_class(bsattn_gpu_case_t *gpu, int key_class, const unsigned cha
     int32_t *launch_of = gpu->launch_of + (size_t)key_class * (size_t)nb;
     int32_t *place = gpu->place + (size_t)key_class * (size_t)nb;
     int launches = gpu->params.launches;
-    int32_t *next = host_new((size_t)launches, sizeof(*next));
+    int32_t *next = bsattn_gpu_host_new((size_t)launches, sizeof(*next));
     uint64_t lot = bsattn_mix(gpu->params.seed * 977 + (uint64_t)key_class);
     int run = 0;
     int32_t launch = 0;
@@ -351,11 +247,12 @@ static void deal(bsattn_gpu_case_t *gpu)
     unsigned char *used = NULL;
 
     gpu->key_classes = (int)classes;
-    gpu->launch_of = host_new(classes * nb, sizeof(*gpu->launch_of));
-    gpu->place = host_new(classes * nb, sizeof(*gpu->place));
-    gpu->key_tokens = host_new(classes * (size_t)gpu->params.launches, sizeof(*gpu->key_tokens));
+    gpu->launch_of = bsattn_gpu_host_new(classes * nb, sizeof(*gpu->launch_of));
+    gpu->place = bsattn_gpu_host_new(classes * nb, sizeof(*gpu->place));
+    gpu->key_tokens =
+        bsattn_gpu_host_new(classes * (size_t)gpu->params.launches, sizeof(*gpu->key_tokens));
     if (gpu->params.heads_differ) {
-        used = host_new(classes * nb, 1);
+        used = bsattn_gpu_host_new(classes * nb, 1);
         mark_used(gpu, used);
     }
     for (int c = 0; c < gpu->key_classes; ++c) {
@@ -424,9 +321,9 @@ static void list_add(const bsattn_gpu_case_t *gpu, list_build_t *list, int64_t r
     bsattn_key_run_t *run = NULL;
 
     if ((item == NULL) || (item->row != row)) {
-        check_status(bsattn_array_reserve(&list->items, &list->item_capacity, list->item_count + 1,
-                                          sizeof(*list->items)),
-                     "lists");
+        bsattn_gpu_check_status(bsattn_array_reserve(&list->items, &list->item_capacity,
+                                                     list->item_count + 1, sizeof(*list->items)),
+                                "lists");
         item = &list->items[list->item_count++];
         *item = (bsattn_work_item_t){.row = (int32_t)row,
                                      .state_block = state_block(gpu, row),
@@ -440,9 +337,9 @@ static void list_add(const bsattn_gpu_case_t *gpu, list_build_t *list, int64_t r
             return;
         }
     }
-    check_status(bsattn_array_reserve(&list->runs, &list->run_capacity, list->run_count + 1,
-                                      sizeof(*list->runs)),
-                 "lists");
+    bsattn_gpu_check_status(bsattn_array_reserve(&list->runs, &list->run_capacity,
+                                                 list->run_count + 1, sizeof(*list->runs)),
+                            "lists");
     list->runs[list->run_count++] = (bsattn_key_run_t){.slot = slot, .count = 1};
     ++item->run_count;
     item->partial_count = (uint16_t)(item->partial_count + (partial ? 1 : 0));
@@ -515,9 +412,10 @@ static int64_t build_class(const bsattn_gpu_case_t *gpu, int list_class, list_bu
         wanted = wanted || (list_class_of(gpu, head) == list_class);
     }
     for (int64_t row = 0; wanted && (row < gpu->pattern->blocks); ++row) {
-        check_status(bsattn_pattern_class_row(gpu->pattern, list_class / gpu->key_classes, row,
-                                              &work, &spans),
-                     "pattern");
+        bsattn_gpu_check_status(bsattn_pattern_class_row(gpu->pattern,
+                                                         list_class / gpu->key_classes, row, &work,
+                                                         &spans),
+                                "pattern");
         add_row(gpu, list_class % gpu->key_classes, row, &spans, lists);
         if (!mark_ends(lists, gpu->params.launches, row)) {
             empty[empty_count++] = (int32_t)row;
@@ -569,16 +467,15 @@ static void add_tile_list(bsattn_gpu_case_t *gpu, int launch, int list_class,
 {
     bsattn_attend_cuda_params_t *params = &gpu->launches[launch].params[0];
     const bsattn_problem_t *problem = &gpu->params.problem;
-    int64_t key_tokens =
-        gpu->key_tokens[launch * gpu->key_classes + list_class % gpu->key_classes];
+    int64_t key_tokens = gpu->key_tokens[launch * gpu->key_classes + list_class % gpu->key_classes];
     bsattn_work_list_t work = {built->items, (int64_t)built->item_count, built->runs};
     bsattn_tiles_params_t cut = {params->shape, problem->block, problem->seq_len, key_tokens,
                                  &work};
-    int32_t(*heads)[2] = host_new((size_t)problem->heads_q, sizeof(*heads));
+    int32_t(*heads)[2] = bsattn_gpu_host_new((size_t)problem->heads_q, sizeof(*heads));
     bsattn_tile_list_t *list = &lists[params->list_count++];
     bsattn_tiles_t tiles;
 
-    check_status(bsattn_tiles_init(&tiles, &cut), "tiles");
+    bsattn_gpu_check_status(bsattn_tiles_init(&tiles, &cut), "tiles");
     list->items = device_copy(gpu, tiles.items, tiles.item_count * sizeof(*tiles.items));
     list->tiles = device_copy(gpu, tiles.tiles, tiles.tile_count * sizeof(*tiles.tiles));
     list->runs = device_copy(gpu, tiles.runs, tiles.run_count * sizeof(*tiles.runs));
@@ -598,7 +495,7 @@ static void place_keys(bsattn_gpu_case_t *gpu, int launch)
 {
     const bsattn_problem_t *problem = &gpu->params.problem;
     bsattn_attend_cuda_params_t *params = &gpu->launches[launch].params[0];
-    bsattn_key_head_t *heads = host_new((size_t)problem->heads_kv, sizeof(*heads));
+    bsattn_key_head_t *heads = bsattn_gpu_host_new((size_t)problem->heads_kv, sizeof(*heads));
     int64_t rows = 0;
 
     params->key_heads_alike = true;
@@ -611,13 +508,12 @@ static void place_keys(bsattn_gpu_case_t *gpu, int launch)
     }
     params->key_rows = heads[0].rows;
     params->key_head_stride = problem->head_dim * (gpu->params.packed ? heads[0].rows : 1);
-    params->key_row_stride = (int64_t)problem->head_dim *
-                             (gpu->params.packed ? 1 : problem->heads_kv);
+    params->key_row_stride =
+        (int64_t)problem->head_dim * (gpu->params.packed ? 1 : problem->heads_kv);
     params->key_batch_stride =
         problem->head_dim *
         (gpu->params.packed ? rows : problem->seq_len * (int64_t)problem->heads_kv);
-    params->key_heads =
-        device_copy(gpu, heads, (size_t)problem->heads_kv * sizeof(*heads));
+    params->key_heads = device_copy(gpu, heads, (size_t)problem->heads_kv * sizeof(*heads));
     gpu->key_heads[launch] = heads;
     gpu->launches[launch].tokens_kv = rows;
 }
@@ -632,7 +528,7 @@ static void launch_sets(bsattn_gpu_case_t *gpu, int launch)
     size_t maps_bytes = made->params[0].key_heads_alike
                             ? 0
                             : bsattn_attend_cuda_maps_bytes(gpu->params.kernel, problem->heads_kv);
-    void *maps = host_new(maps_bytes + 128, 1);
+    void *maps = bsattn_gpu_host_new(maps_bytes + 128, 1);
     void *aligned = (void *)(((uintptr_t)maps + 127) / 128 * 128);
 
     for (int s = 0; s < gpu->params.sets; ++s) {
@@ -644,9 +540,9 @@ static void launch_sets(bsattn_gpu_case_t *gpu, int launch)
         params->k = gpu->params.packed ? tensor_new(gpu, chunk_bytes) : gpu->sets[s].k;
         params->v = gpu->params.packed ? tensor_new(gpu, chunk_bytes) : gpu->sets[s].v;
         if (maps_bytes > 0) {
-            check_cuda((cudaError_t)bsattn_attend_cuda_maps(params, gpu->key_heads[launch],
-                                                            aligned),
-                       "bsattn_attend_cuda_maps");
+            bsattn_gpu_check(
+                (cudaError_t)bsattn_attend_cuda_maps(params, gpu->key_heads[launch], aligned),
+                "bsattn_attend_cuda_maps");
             params->key_maps = device_copy(gpu, aligned, maps_bytes);
         }
     }
@@ -658,7 +554,7 @@ static void add_clear(bsattn_gpu_case_t *gpu, int list_class, const int32_t *row
 {
     bsattn_clear_cuda_params_t *clear = &gpu->clears[list_class];
     const bsattn_problem_t *problem = &gpu->params.problem;
-    int32_t *heads = host_new((size_t)problem->heads_q, sizeof(*heads));
+    int32_t *heads = bsattn_gpu_host_new((size_t)problem->heads_q, sizeof(*heads));
 
     for (int h = 0; h < problem->heads_q; ++h) {
         if (gpu->list_of_head[h] == list_class) {
@@ -682,7 +578,7 @@ static bsattn_tile_shape_t find_shape(const bsattn_gpu_case_t *gpu, const list_b
         bsattn_work_list_t list = {built[i].items, (int64_t)built[i].item_count, built[i].runs};
         bsattn_tiles_params_t params = {
             .block = problem->block, .tokens = problem->seq_len, .list = &list};
-        check_status(bsattn_tiles_add_spread(&params, &spread), "tiles");
+        bsattn_gpu_check_status(bsattn_tiles_add_spread(&params, &spread), "tiles");
     }
     return gpu->params.kernel->shape(problem, bsattn_tiles_spread(&spread));
 }
@@ -691,10 +587,10 @@ static void launch_init(bsattn_gpu_case_t *gpu, int launch, bsattn_tile_shape_t 
                         const list_build_t *built)
 {
     const bsattn_problem_t *problem = &gpu->params.problem;
-    bsattn_tile_list_t *lists = host_new((size_t)gpu->list_count, sizeof(*lists));
+    bsattn_tile_list_t *lists = bsattn_gpu_host_new((size_t)gpu->list_count, sizeof(*lists));
     bsattn_attend_cuda_params_t *params;
 
-    gpu->launches[launch].params = host_new((size_t)gpu->params.sets, sizeof(*params));
+    gpu->launches[launch].params = bsattn_gpu_host_new((size_t)gpu->params.sets, sizeof(*params));
     params = &gpu->launches[launch].params[0];
     params->batch = problem->batch;
     params->heads_q = problem->heads_q;
@@ -724,7 +620,7 @@ static void launch_init(bsattn_gpu_case_t *gpu, int launch, bsattn_tile_shape_t 
 static void state_init(bsattn_gpu_case_t *gpu)
 {
     gpu->counters = device_new(gpu, 2 * sizeof(uint32_t));
-    CUDA(cudaMemset(gpu->counters, 0, 2 * sizeof(uint32_t)));
+    BSATTN_GPU_TRY(cudaMemset(gpu->counters, 0, 2 * sizeof(uint32_t)));
     if (gpu->params.launches > 1) {
         gpu->state_o = device_new(gpu, state_o_bytes(gpu));
         gpu->state_ml = device_new(gpu, state_ml_bytes(gpu));
@@ -735,8 +631,8 @@ static void lists_init(bsattn_gpu_case_t *gpu)
 {
     int launches = gpu->params.launches;
     size_t count = (size_t)gpu->list_count * (size_t)launches;
-    list_build_t *built = host_new(count, sizeof(*built));
-    int32_t *empty = host_new((size_t)gpu->pattern->blocks, sizeof(*empty));
+    list_build_t *built = bsattn_gpu_host_new(count, sizeof(*built));
+    int32_t *empty = bsattn_gpu_host_new((size_t)gpu->pattern->blocks, sizeof(*empty));
     bsattn_tile_shape_t shape;
 
     for (int c = 0; c < gpu->list_count; ++c) {
@@ -761,32 +657,31 @@ void bsattn_gpu_case_init(bsattn_gpu_case_t *gpu, const bsattn_gpu_params_t *par
 
     *gpu = (bsattn_gpu_case_t){.params = *params};
     gpu->params.packed = params->packed || params->heads_differ || (params->launches > 1);
-    check_status(bsattn_pattern_create(params->pattern, &params->problem, &gpu->pattern),
-                 "pattern");
-    check_status(bsattn_pattern_stats(gpu->pattern, &stats), "pattern");
+    bsattn_gpu_check_status(bsattn_pattern_create(params->pattern, &params->problem, &gpu->pattern),
+                            "pattern");
+    bsattn_gpu_check_status(bsattn_pattern_stats(gpu->pattern, &stats), "pattern");
     gpu->flops = stats.flops;
     deal(gpu);
     gpu->list_count = gpu->pattern->class_count * gpu->key_classes;
-    gpu->list_of_head = host_new((size_t)heads_q, sizeof(int));
+    gpu->list_of_head = bsattn_gpu_host_new((size_t)heads_q, sizeof(int));
     for (int h = 0; h < heads_q; ++h) {
-        gpu->list_of_head[h] =
-            list_class_of(gpu, h);
+        gpu->list_of_head[h] = list_class_of(gpu, h);
     }
-    gpu->launches = host_new((size_t)params->launches, sizeof(*gpu->launches));
-    gpu->key_heads = host_new((size_t)params->launches, sizeof(*gpu->key_heads));
-    gpu->clears = host_new((size_t)gpu->list_count, sizeof(*gpu->clears));
+    gpu->launches = bsattn_gpu_host_new((size_t)params->launches, sizeof(*gpu->launches));
+    gpu->key_heads = bsattn_gpu_host_new((size_t)params->launches, sizeof(*gpu->key_heads));
+    gpu->clears = bsattn_gpu_host_new((size_t)gpu->list_count, sizeof(*gpu->clears));
     sets_init(gpu);
     state_init(gpu);
     lists_init(gpu);
     bsattn_gpu_case_pack(gpu);
     bsattn_gpu_case_poison(gpu);
-    CUDA(cudaDeviceSynchronize());
+    BSATTN_GPU_TRY(cudaDeviceSynchronize());
 }
 
 void bsattn_gpu_case_free(bsattn_gpu_case_t *gpu)
 {
     for (size_t i = 0; i < gpu->memory_count; ++i) {
-        CUDA(cudaFree(gpu->memory[i]));
+        BSATTN_GPU_TRY(cudaFree(gpu->memory[i]));
     }
     for (int s = 0; s < gpu->params.launches; ++s) {
         free(gpu->launches[s].params);
@@ -823,7 +718,7 @@ void bsattn_gpu_write_mask(const char *path, int masks, int64_t nb, int64_t leas
     char header[128];
     char first_axis[24] = "";
     FILE *file = fopen(path, "wb");
-    unsigned char *row = host_new((size_t)nb, 1);
+    unsigned char *row = bsattn_gpu_host_new((size_t)nb, 1);
     uint64_t lot = bsattn_mix(seed);
     bool good = file != NULL;
     int length;
@@ -841,10 +736,10 @@ void bsattn_gpu_write_mask(const char *path, int masks, int64_t nb, int64_t leas
     good = good && (fwrite(header, sizeof(header), 1, file) == 1);
     for (int64_t i = 0; good && (i < masks * nb); ++i) {
         lot += BSATTN_MIX_STEP;
-        mask_row(row, nb,
-                 bsattn_min64(nb, least + (int64_t)(bsattn_mix(~lot) %
-                                                    (uint64_t)(most - least + 1))),
-                 &lot);
+        mask_row(
+            row, nb,
+            bsattn_min64(nb, least + (int64_t)(bsattn_mix(~lot) % (uint64_t)(most - least + 1))),
+            &lot);
         good = fwrite(row, (size_t)nb, 1, file) == 1;
     }
     if ((file != NULL) && (fclose(file) != 0)) {
@@ -852,7 +747,7 @@ void bsattn_gpu_write_mask(const char *path, int masks, int64_t nb, int64_t leas
     }
     free(row);
     if (!good) {
-        end(BSATTN_ERR_FILE, path, "cannot be written");
+        bsattn_gpu_end(BSATTN_ERR_FILE, path, "cannot be written");
     }
 }
 
@@ -877,15 +772,14 @@ static void pack_head(const bsattn_gpu_case_t *gpu, int set, int64_t b, int head
             const bsattn_gpu_set_t *in = &gpu->sets[set];
             size_t rows = (size_t)bsattn_problem_span_tokens(problem, j, next);
             size_t skip = from + (size_t)(j * problem->block) * token_bytes;
-            size_t to = (size_t)(b * params->key_batch_stride +
-                                 gpu->key_heads[launch][head].offset +
-                                 gpu->place[at + j] * (int64_t)problem->block *
-                                     params->key_row_stride) *
-                        element_size(gpu);
-            CUDA(cudaMemcpy2D((char *)params->k + to, row_bytes, (char *)in->k + skip, token_bytes,
-                              row_bytes, rows, cudaMemcpyDeviceToDevice));
-            CUDA(cudaMemcpy2D((char *)params->v + to, row_bytes, (char *)in->v + skip, token_bytes,
-                              row_bytes, rows, cudaMemcpyDeviceToDevice));
+            size_t to =
+                (size_t)(b * params->key_batch_stride + gpu->key_heads[launch][head].offset +
+                         gpu->place[at + j] * (int64_t)problem->block * params->key_row_stride) *
+                element_size(gpu);
+            BSATTN_GPU_TRY(cudaMemcpy2D((char *)params->k + to, row_bytes, (char *)in->k + skip,
+                                        token_bytes, row_bytes, rows, cudaMemcpyDeviceToDevice));
+            BSATTN_GPU_TRY(cudaMemcpy2D((char *)params->v + to, row_bytes, (char *)in->v + skip,
+                                        token_bytes, row_bytes, rows, cudaMemcpyDeviceToDevice));
         }
     }
 }
@@ -908,12 +802,13 @@ void bsattn_gpu_case_poison(bsattn_gpu_case_t *gpu)
     const bsattn_problem_t *problem = &gpu->params.problem;
 
     for (int s = 0; s < gpu->params.sets; ++s) {
-        CUDA(cudaMemset(gpu->sets[s].o, 0xff, (size_t)q_count(problem) * element_size(gpu)));
-        CUDA(cudaMemset(gpu->sets[s].lse, 0xff, lse_bytes(problem)));
+        BSATTN_GPU_TRY(cudaMemset(gpu->sets[s].o, 0xff,
+                                  (size_t)bsattn_gpu_q_count(problem) * element_size(gpu)));
+        BSATTN_GPU_TRY(cudaMemset(gpu->sets[s].lse, 0xff, bsattn_gpu_lse_bytes(problem)));
     }
     if (gpu->state_o != NULL) {
-        CUDA(cudaMemset(gpu->state_o, 0xff, state_o_bytes(gpu)));
-        CUDA(cudaMemset(gpu->state_ml, 0xff, state_ml_bytes(gpu)));
+        BSATTN_GPU_TRY(cudaMemset(gpu->state_o, 0xff, state_o_bytes(gpu)));
+        BSATTN_GPU_TRY(cudaMemset(gpu->state_ml, 0xff, state_ml_bytes(gpu)));
     }
 }
 
@@ -948,9 +843,10 @@ int bsattn_gpu_case_run(bsattn_gpu_case_t *gpu, int set)
     if (error != 0) {
         return error;
     }
-    CUDA(cudaMemcpy(counters, gpu->counters, sizeof(counters), cudaMemcpyDeviceToHost));
+    BSATTN_GPU_TRY(cudaMemcpy(counters, gpu->counters, sizeof(counters), cudaMemcpyDeviceToHost));
     if ((counters[0] != 0) || (counters[1] != 0)) {
-        end(BSATTN_ERR_RESULT, gpu->params.kernel->name, "the counters are not zero after a run");
+        bsattn_gpu_end(BSATTN_ERR_RESULT, gpu->params.kernel->name,
+                       "the counters are not zero after a run");
     }
     return 0;
 }
@@ -959,14 +855,14 @@ int bsattn_gpu_case_run(bsattn_gpu_case_t *gpu, int set)
 
 static void run_or_end(const bsattn_gpu_case_t *gpu, int set)
 {
-    check_cuda((cudaError_t)launch_all(gpu, set), gpu->params.kernel->name);
+    bsattn_gpu_check((cudaError_t)launch_all(gpu, set), gpu->params.kernel->name);
 }
 
 /* Short runs are timed several at a time: an event is good to about a microsecond. */
 bsattn_stats_t bsattn_gpu_case_time(bsattn_gpu_case_t *gpu, int repeats)
 {
     static const double least_ms = 0.3;
-    double *times_ms = host_new((size_t)repeats, sizeof(*times_ms));
+    double *times_ms = bsattn_gpu_host_new((size_t)repeats, sizeof(*times_ms));
     bsattn_stats_t stats;
     cudaEvent_t begin;
     cudaEvent_t done;
@@ -974,17 +870,17 @@ bsattn_stats_t bsattn_gpu_case_time(bsattn_gpu_case_t *gpu, int repeats)
     int inner = 3;
     int set = 0;
 
-    CUDA(cudaEventCreate(&begin));
-    CUDA(cudaEventCreate(&done));
+    BSATTN_GPU_TRY(cudaEventCreate(&begin));
+    BSATTN_GPU_TRY(cudaEventCreate(&done));
     for (int r = -2; r < repeats; ++r) {
-        CUDA(cudaEventRecord(begin, NULL));
+        BSATTN_GPU_TRY(cudaEventRecord(begin, NULL));
         for (int i = 0; i < inner; ++i) {
             run_or_end(gpu, set);
             set = (set + 1) % gpu->params.sets;
         }
-        CUDA(cudaEventRecord(done, NULL));
-        CUDA(cudaEventSynchronize(done));
-        CUDA(cudaEventElapsedTime(&ms, begin, done));
+        BSATTN_GPU_TRY(cudaEventRecord(done, NULL));
+        BSATTN_GPU_TRY(cudaEventSynchronize(done));
+        BSATTN_GPU_TRY(cudaEventElapsedTime(&ms, begin, done));
         if (r < 0) {
             inner = (int)fmax(1.0, ceil(least_ms / fmax(1e-3, (double)ms / inner)));
         } else {
@@ -992,56 +888,27 @@ bsattn_stats_t bsattn_gpu_case_time(bsattn_gpu_case_t *gpu, int repeats)
         }
     }
     stats = bsattn_stats_of(times_ms, (size_t)repeats);
-    CUDA(cudaEventDestroy(begin));
-    CUDA(cudaEventDestroy(done));
+    BSATTN_GPU_TRY(cudaEventDestroy(begin));
+    BSATTN_GPU_TRY(cudaEventDestroy(done));
     free(times_ms);
     return stats;
-}
-
-double bsattn_gpu_memory_rate(void)
-{
-    const size_t bytes = (size_t)1 << 29;
-    const int repeats = 10;
-    void *memory[2];
-    cudaEvent_t begin;
-    cudaEvent_t done;
-    float ms = 0.0f;
-
-    CUDA(cudaMalloc(&memory[0], bytes));
-    CUDA(cudaMalloc(&memory[1], bytes));
-    CUDA(cudaEventCreate(&begin));
-    CUDA(cudaEventCreate(&done));
-    for (int r = -2; r < repeats; ++r) {
-        if (r == 0) {
-            CUDA(cudaEventRecord(begin, NULL));
-        }
-        CUDA(cudaMemcpyAsync(memory[1], memory[0], bytes, cudaMemcpyDeviceToDevice, NULL));
-    }
-    CUDA(cudaEventRecord(done, NULL));
-    CUDA(cudaEventSynchronize(done));
-    CUDA(cudaEventElapsedTime(&ms, begin, done));
-    CUDA(cudaEventDestroy(begin));
-    CUDA(cudaEventDestroy(done));
-    CUDA(cudaFree(memory[0]));
-    CUDA(cudaFree(memory[1]));
-    return 2.0 * (double)bytes * repeats / (1e-3 * (double)ms);
 }
 
 void bsattn_gpu_case_time_host(bsattn_gpu_case_t *gpu, int repeats, bsattn_stats_t *launch_us_p,
                                bsattn_stats_t *total_us_p)
 {
     enum { WARM_UP = 20 };
-    double *launch_us = host_new((size_t)repeats, sizeof(*launch_us));
-    double *total_us = host_new((size_t)repeats, sizeof(*total_us));
+    double *launch_us = bsattn_gpu_host_new((size_t)repeats, sizeof(*launch_us));
+    double *total_us = bsattn_gpu_host_new((size_t)repeats, sizeof(*total_us));
 
-    CUDA(cudaDeviceSynchronize());
+    BSATTN_GPU_TRY(cudaDeviceSynchronize());
     for (int r = -WARM_UP; r < repeats; ++r) {
         double start_ms = bsattn_clock_ms();
         double launched_ms;
 
         run_or_end(gpu, (r + WARM_UP) % gpu->params.sets);
         launched_ms = bsattn_clock_ms();
-        CUDA(cudaStreamSynchronize(NULL));
+        BSATTN_GPU_TRY(cudaStreamSynchronize(NULL));
         if (r >= 0) {
             launch_us[r] = 1e3 * (launched_ms - start_ms);
             total_us[r] = 1e3 * (bsattn_clock_ms() - start_ms);
@@ -1051,312 +918,4 @@ void bsattn_gpu_case_time_host(bsattn_gpu_case_t *gpu, int repeats, bsattn_stats
     *total_us_p = bsattn_stats_of(total_us, (size_t)repeats);
     free(launch_us);
     free(total_us);
-}
-
-/* ------------------------------------------------------------------------------------ comparing */
-
-double bsattn_gpu_bound(bsattn_dtype_t dtype)
-{
-    return (dtype == BSATTN_F32) ? 2e-5 : (dtype == BSATTN_F16) ? 2e-3 : 1.2e-2;
-}
-
-static const double lse_bound = 1e-4;
-
-/* One head's rows of a tensor [b, N, H, D] in host memory. */
-static void *fetch_head(const bsattn_gpu_case_t *gpu, const void *tensor, int heads, int64_t b,
-                        int head)
-{
-    const bsattn_problem_t *problem = &gpu->params.problem;
-    size_t row_bytes = bsattn_problem_row_bytes(problem);
-    size_t token_bytes = row_bytes * (size_t)heads;
-    void *rows = host_new((size_t)problem->seq_len, row_bytes);
-
-    CUDA(cudaMemcpy2D(rows, row_bytes,
-                      (const char *)tensor + (size_t)(b * problem->seq_len) * token_bytes +
-                          (size_t)head * row_bytes,
-                      token_bytes, row_bytes, (size_t)problem->seq_len, cudaMemcpyDeviceToHost));
-    return rows;
-}
-
-/* What a head's rows are compared from. */
-typedef struct head_data {
-    const bsattn_gpu_case_t *gpu;
-    int64_t batch;
-    int head;
-    char *q;
-    char *k;
-    char *v;
-    char *o;
-    float *lse;
-} head_data_t;
-
-static head_data_t head_fetch(const bsattn_gpu_case_t *gpu, int set, int64_t b, int head)
-{
-    const bsattn_problem_t *problem = &gpu->params.problem;
-    const bsattn_gpu_set_t *from = &gpu->sets[set];
-    int head_kv = head / (problem->heads_q / problem->heads_kv);
-    head_data_t data = {.gpu = gpu, .batch = b, .head = head};
-
-    data.q = fetch_head(gpu, from->q, problem->heads_q, b, head);
-    data.o = fetch_head(gpu, from->o, problem->heads_q, b, head);
-    data.k = fetch_head(gpu, from->k, problem->heads_kv, b, head_kv);
-    data.v = fetch_head(gpu, from->v, problem->heads_kv, b, head_kv);
-    data.lse = host_new((size_t)problem->seq_len, sizeof(float));
-    CUDA(cudaMemcpy(data.lse, from->lse + (b * problem->heads_q + head) * problem->seq_len,
-                    (size_t)problem->seq_len * sizeof(float), cudaMemcpyDeviceToHost));
-    return data;
-}
-
-static void head_release(head_data_t *data)
-{
-    free(data->q);
-    free(data->k);
-    free(data->v);
-    free(data->o);
-    free(data->lse);
-}
-
-/* Keys first .. last - 1, a few at a time. */
-static void reference_span(const head_data_t *data, bsattn_reference_t *reference, int64_t first,
-                           int64_t last)
-{
-    enum { PART = 64 };
-    const bsattn_problem_t *problem = &data->gpu->params.problem;
-    size_t row_bytes = bsattn_problem_row_bytes(problem);
-    float k[PART * BSATTN_REFERENCE_HEAD_DIM_MAX];
-    float v[PART * BSATTN_REFERENCE_HEAD_DIM_MAX];
-
-    for (int64_t at = first; at < last; at += PART) {
-        int64_t count = bsattn_min64(PART, last - at);
-        bsattn_convert_to_f32(problem->dtype, data->k + (size_t)at * row_bytes,
-                              count * problem->head_dim, k);
-        bsattn_convert_to_f32(problem->dtype, data->v + (size_t)at * row_bytes,
-                              count * problem->head_dim, v);
-        bsattn_reference_add(reference, k, v, count);
-    }
-}
-
-static double reference_row(const head_data_t *data, int64_t row, bsattn_row_work_t *work,
-                            bsattn_spans_t *spans, bsattn_reference_t *reference)
-{
-    const bsattn_problem_t *problem = &data->gpu->params.problem;
-    const bsattn_pattern_t *pattern = data->gpu->pattern;
-    float query[BSATTN_REFERENCE_HEAD_DIM_MAX];
-
-    bsattn_convert_to_f32(problem->dtype,
-                          data->q + (size_t)row * bsattn_problem_row_bytes(problem),
-                          problem->head_dim, query);
-    bsattn_reference_begin(reference, problem->head_dim, (float)bsattn_problem_scale(problem),
-                           query);
-    check_status(bsattn_pattern_class_row(pattern, pattern->class_of_head[data->head],
-                                          row / problem->block, work, spans),
-                 "pattern");
-    for (size_t s = 0; s < spans->count; ++s) {
-        int64_t last = bsattn_min64(spans->items[s].last * (int64_t)problem->block,
-                                    problem->causal ? row + 1 : problem->seq_len);
-        reference_span(data, reference, spans->items[s].first * (int64_t)problem->block, last);
-    }
-    return bsattn_reference_end(reference);
-}
-
-/* NaN in the reference must be NaN in the result, and nothing else is. @return whether it is
- * right */
-static bool row_right(bsattn_dtype_t dtype, int head_dim, const double *expected,
-                      double expected_lse, const float *out, double lse,
-                      bsattn_gpu_errors_t *errors)
-{
-    double error = 0.0;
-    double norm = 0.0;
-    double lse_error = (expected_lse == lse) ? 0.0 : fabs(expected_lse - lse);
-    /* Scores, of which the LSE is about the largest, are good to some units in their last place; by as much
-     * as a score is off, probabilities are off relatively. */
-    double score_error = isfinite(expected_lse) ? 1e-6 * fabs(expected_lse) : 0.0;
-
-    for (int d = 0; d < head_dim; ++d) {
-        error += (out[d] - expected[d]) * (out[d] - expected[d]);
-        norm += expected[d] * expected[d];
-    }
-    if (isnan(expected_lse) || isnan(norm)) {
-        return isnan(error);
-    }
-    error = (error == 0.0) ? 0.0 : (norm == 0.0) ? INFINITY : sqrt(error / norm);
-    errors->out = (error > errors->out) || isnan(error) ? error : errors->out;
-    errors->lse = (lse_error > errors->lse) || isnan(lse_error) ? lse_error : errors->lse;
-    return (error <= bsattn_gpu_bound(dtype) + score_error) &&
-           (lse_error <= lse_bound + score_error);
-}
-
-static void errors_merge(bsattn_gpu_errors_t *all, const bsattn_gpu_errors_t *some)
-{
-    if ((all->bad_rows == 0) && (some->bad_rows > 0)) {
-        all->bad_batch = some->bad_batch;
-        all->bad_head = some->bad_head;
-        all->bad_row = some->bad_row;
-    }
-    all->rows += some->rows;
-    all->bad_rows += some->bad_rows;
-    all->out = (some->out > all->out) || isnan(some->out) ? some->out : all->out;
-    all->lse = (some->lse > all->lse) || isnan(some->lse) ? some->lse : all->lse;
-}
-
-static void note_bad(bsattn_gpu_errors_t *errors, int64_t b, int head, int64_t row)
-{
-    if (errors->bad_rows++ == 0) {
-        errors->bad_batch = (int)b;
-        errors->bad_head = head;
-        errors->bad_row = row;
-    }
-}
-
-/* @param rows  to compare, spread over all */
-static void compare_head(const head_data_t *data, int64_t rows, bsattn_gpu_errors_t *errors)
-{
-    const bsattn_problem_t *problem = &data->gpu->params.problem;
-    size_t row_bytes = bsattn_problem_row_bytes(problem);
-
-#pragma omp parallel
-    {
-        bsattn_gpu_errors_t mine = {0};
-        bsattn_row_work_t work = {0};
-        bsattn_spans_t spans = {0};
-        bsattn_reference_t reference;
-        float out[BSATTN_REFERENCE_HEAD_DIM_MAX];
-
-#pragma omp for schedule(dynamic, 4)
-        for (int64_t i = 0; i < rows; ++i) {
-            /* The last row is among them; odd steps meet all places of a tile. */
-            int64_t row = problem->seq_len - 1 - i * problem->seq_len / rows;
-            double lse = reference_row(data, row, &work, &spans, &reference);
-
-            bsattn_convert_to_f32(problem->dtype, data->o + (size_t)row * row_bytes,
-                                  problem->head_dim, out);
-            ++mine.rows;
-            if (!row_right(problem->dtype, problem->head_dim, reference.out, lse, out,
-                           (double)data->lse[row], &mine)) {
-                note_bad(&mine, data->batch, data->head, row);
-            }
-        }
-        bsattn_row_work_free(&work);
-        bsattn_spans_free(&spans);
-#pragma omp critical
-        errors_merge(errors, &mine);
-    }
-}
-
-static bool element_finite(const void *values, int64_t index, bsattn_dtype_t dtype)
-{
-    if (dtype == BSATTN_F32) {
-        return isfinite(((const float *)values)[index]) != 0;
-    }
-    return (dtype == BSATTN_F16) ? (((const uint16_t *)values)[index] & 0x7c00u) != 0x7c00u
-                                 : (((const uint16_t *)values)[index] & 0x7f80u) != 0x7f80u;
-}
-
-static int64_t count_spills(const void *behind)
-{
-    unsigned char guard[4096];
-    int64_t spills = 0;
-
-    CUDA(cudaMemcpy(guard, behind, sizeof(guard), cudaMemcpyDeviceToHost));
-    for (size_t i = 0; i < sizeof(guard); ++i) {
-        spills += (guard[i] != 0xff) ? 1 : 0;
-    }
-    return spills;
-}
-
-/* Everything is written, and nothing behind it. */
-static void scan_outputs(const bsattn_gpu_case_t *gpu, int set, bsattn_gpu_errors_t *errors)
-{
-    const bsattn_problem_t *problem = &gpu->params.problem;
-    const bsattn_gpu_set_t *from = &gpu->sets[set];
-    int64_t count = q_count(problem);
-    size_t bytes = (size_t)count * element_size(gpu);
-    void *o = host_new((size_t)count, element_size(gpu));
-    int64_t nonfinite = 0;
-
-    CUDA(cudaMemcpy(o, from->o, bytes, cudaMemcpyDeviceToHost));
-#pragma omp parallel for reduction(+ : nonfinite) schedule(static)
-    for (int64_t i = 0; i < count; ++i) {
-        nonfinite += element_finite(o, i, problem->dtype) ? 0 : 1;
-    }
-    errors->nonfinite = nonfinite;
-    errors->spills = count_spills((const char *)from->o + bytes) +
-                     count_spills((const char *)from->lse + lse_bytes(problem));
-    free(o);
-}
-
-bsattn_gpu_errors_t bsattn_gpu_case_compare(const bsattn_gpu_case_t *gpu, int set, double pairs_max)
-{
-    const bsattn_problem_t *problem = &gpu->params.problem;
-    int64_t heads = problem->batch * problem->heads_q;
-    double pairs_row = gpu->flops / (4.0 * problem->head_dim) / (double)(heads * problem->seq_len);
-    double rows_all = pairs_max / fmax(1.0, pairs_row);
-    bool all = rows_all >= (double)(heads * problem->seq_len);
-    int64_t sampled = (all || (rows_all >= (double)(heads * ROWS_SAMPLED_MIN)))
-                          ? heads
-                          : bsattn_min64(heads, HEADS_SAMPLED);
-    int64_t rows = (int64_t)fmax(ROWS_SAMPLED_MIN, rows_all / (double)sampled);
-    bsattn_gpu_errors_t errors = {0};
-
-    scan_outputs(gpu, set, &errors);
-    for (int64_t i = 0; i < sampled; ++i) {
-        int64_t which = (sampled > 1) ? i * (heads - 1) / (sampled - 1) : 0;
-        head_data_t data =
-            head_fetch(gpu, set, which / problem->heads_q, (int)(which % problem->heads_q));
-        compare_head(&data, bsattn_min64(rows, problem->seq_len), &errors);
-        head_release(&data);
-    }
-    return errors;
-}
-
-void bsattn_gpu_case_results(const bsattn_gpu_case_t *gpu, int set, float *o, float *lse)
-{
-    const bsattn_problem_t *problem = &gpu->params.problem;
-    size_t bytes = (size_t)q_count(problem) * element_size(gpu);
-    void *encoded = host_new(bytes, 1);
-
-    CUDA(cudaMemcpy(encoded, gpu->sets[set].o, bytes, cudaMemcpyDeviceToHost));
-    bsattn_convert_to_f32(problem->dtype, encoded, q_count(problem), o);
-    CUDA(cudaMemcpy(lse, gpu->sets[set].lse, lse_bytes(problem), cudaMemcpyDeviceToHost));
-    free(encoded);
-}
-
-/* Two rounded results may lie twice the bound apart; only the errors' sizes tell of that. */
-bsattn_gpu_errors_t bsattn_gpu_case_compare_cases(const bsattn_gpu_case_t *gpu,
-                                                  const bsattn_gpu_case_t *other)
-{
-    const bsattn_problem_t *problem = &gpu->params.problem;
-    size_t count = (size_t)q_count(problem);
-    float *o[2] = {host_new(count, sizeof(float)), host_new(count, sizeof(float))};
-    float *lse[2] = {host_new(lse_bytes(problem), 1), host_new(lse_bytes(problem), 1)};
-    int64_t heads = problem->batch * problem->heads_q;
-    bsattn_gpu_errors_t errors = {0};
-
-    bsattn_gpu_case_results(gpu, 0, o[0], lse[0]);
-    bsattn_gpu_case_results(other, 0, o[1], lse[1]);
-#pragma omp parallel for schedule(static)
-    for (int64_t i = 0; i < heads * problem->seq_len; ++i) {
-        int64_t x = i / problem->seq_len;
-        int64_t row = i % problem->seq_len;
-        int64_t at = ((x / problem->heads_q * problem->seq_len + row) * problem->heads_q +
-                      x % problem->heads_q) *
-                     problem->head_dim;
-        double expected[BSATTN_REFERENCE_HEAD_DIM_MAX];
-        bsattn_gpu_errors_t mine = {.rows = 1};
-
-        for (int d = 0; d < problem->head_dim; ++d) {
-            expected[d] = (double)o[1][at + d];
-        }
-        if (!row_right(problem->dtype, problem->head_dim, expected, (double)lse[1][i], o[0] + at,
-                       (double)lse[0][i], &mine)) {
-            note_bad(&mine, x / problem->heads_q, (int)(x % problem->heads_q), row);
-        }
-#pragma omp critical
-        errors_merge(&errors, &mine);
-    }
-    for (int i = 0; i < 2; ++i) {
-        free(o[i]);
-        free(lse[i]);
-    }
-    return errors;
 }

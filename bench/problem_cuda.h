@@ -2,11 +2,8 @@
 /**
  * @file problem_cuda.h
  * One attention problem on one GPU, ready for a kernel of kernels/attend_cuda.h, without ranks or
- * plans: random inputs, lists made straight from the pattern, timing, and a comparison with the
- * fp64 reference. Shared by bench/attend_gpu.c and tests/gpu/.
- *
- * A program that cannot go on (CUDA fails, no memory, a pattern that cannot be read) ends here with
- * a message and an exit code of bsattn_status_t.
+ * plans: random inputs, lists made straight from the pattern, and timing. Shared by bench/attend_gpu.c and
+ * tests/gpu/. What fails ends the program (device_cuda.h).
  */
 #ifndef BSATTN_BENCH_PROBLEM_CUDA_H
 #define BSATTN_BENCH_PROBLEM_CUDA_H
@@ -66,37 +63,6 @@ typedef struct bsattn_gpu_case {
     size_t memory_capacity;
 } bsattn_gpu_case_t;
 
-/** @return bytes that the GPU's memory reads and writes in a second, of a large copy */
-double bsattn_gpu_memory_rate(void);
-
-/** How results compare with the reference. */
-typedef struct bsattn_gpu_errors {
-    int64_t rows;      /**< compared */
-    int64_t bad_rows;  /**< beyond the bound of the type */
-    double out;        /**< largest ||O - R|| / ||R|| of a row */
-    double lse;        /**< largest |LSE - reference| */
-    int64_t nonfinite; /**< elements of all of O */
-    int64_t spills;    /**< elements written behind O or LSE */
-    int bad_batch;     /**< where the first bad row is */
-    int bad_head;
-    int64_t bad_row;
-} bsattn_gpu_errors_t;
-
-/** @return why nothing can run here, or NULL */
-const char *bsattn_gpu_missing(void);
-
-/** @return 10 * major + minor of the GPU's compute capability */
-int bsattn_gpu_capability(void);
-
-/** @return the name of the GPU */
-const char *bsattn_gpu_name(void);
-
-/** @return the kernel of a name: "sm90", "sm80", "plain"; NULL if there is none */
-const bsattn_cuda_kernel_t *bsattn_gpu_kernel(const char *name);
-
-/** @return whether a kernel can do a problem on this GPU */
-bool bsattn_gpu_kernel_can(const bsattn_cuda_kernel_t *kernel, bsattn_dtype_t dtype, int head_dim);
-
 /** Write random block masks, [nb, nb] or [masks, nb, nb], as .npy for the term blocks(file=..).
  *  @param least, most  key blocks of a row are chosen by lot from this range, then so many of nb */
 void bsattn_gpu_write_mask(const char *path, int masks, int64_t nb, int64_t least, int64_t most,
@@ -108,6 +74,12 @@ void bsattn_gpu_case_free(bsattn_gpu_case_t *gpu);
 
 /** @return bytes of Q, K, V and O of a problem */
 double bsattn_gpu_set_bytes(const bsattn_problem_t *problem);
+
+/** @return elements of Q, or of O */
+int64_t bsattn_gpu_q_count(const bsattn_problem_t *problem);
+
+/** @return bytes of the LSE */
+size_t bsattn_gpu_lse_bytes(const bsattn_problem_t *problem);
 
 /** Give rows of one input tensor a value, in all heads, batch items and sets.
  *  Follow with bsattn_gpu_case_pack(). */
@@ -123,31 +95,11 @@ void bsattn_gpu_case_poison(bsattn_gpu_case_t *gpu);
 /** Run everything once and wait. @return the error of CUDA, 0 for success */
 int bsattn_gpu_case_run(bsattn_gpu_case_t *gpu, int set);
 
-/** @return the text of an error of CUDA */
-const char *bsattn_gpu_error_text(int error);
-
 /** Times of runs without the rows without keys, in ms of one run, by events on the GPU. */
 bsattn_stats_t bsattn_gpu_case_time(bsattn_gpu_case_t *gpu, int repeats);
 
 /** Times in us from calling launch() to its return, and to completion. */
 void bsattn_gpu_case_time_host(bsattn_gpu_case_t *gpu, int repeats, bsattn_stats_t *launch_us_p,
                                bsattn_stats_t *total_us_p);
-
-/** Compare a set's results with the fp64 reference.
- *  @param pairs_max  roughly how many query-key pairs the reference may visit: rows are sampled
- *                    beyond. Heads are sampled too if they are not few. */
-bsattn_gpu_errors_t bsattn_gpu_case_compare(const bsattn_gpu_case_t *gpu, int set,
-                                            double pairs_max);
-
-/** @return the bound of bsattn_gpu_errors_t.out */
-double bsattn_gpu_bound(bsattn_dtype_t dtype);
-
-/** Compare all rows of two cases of the same problem, e.g. of two kernels. A row that is NaN in
- *  one must be in the other. */
-bsattn_gpu_errors_t bsattn_gpu_case_compare_cases(const bsattn_gpu_case_t *gpu,
-                                                  const bsattn_gpu_case_t *other);
-
-/** Copy results to host memory. @param o [b, N, Hq, D] in fp32; @param lse [b, Hq, N] */
-void bsattn_gpu_case_results(const bsattn_gpu_case_t *gpu, int set, float *o, float *lse);
 
 #endif

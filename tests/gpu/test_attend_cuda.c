@@ -15,6 +15,8 @@
 #include <unistd.h>
 
 #include "base/bits.h"
+#include "bench/compare_cuda.h"
+#include "bench/device_cuda.h"
 #include "bench/problem_cuda.h"
 #include "cli/random_problem.h"
 
