@@ -426,7 +426,7 @@ static void explain(const bench_case_t *spec, const outcome_t *outcome)
 
     printf("    %s: %" PRId64 " of %" PRId64 " rows off, first: batch %d head %d row %" PRId64
            "; error %.3g, LSE %.3g; %" PRId64 " elements not finite; %" PRId64
-           " bytes written behind the outputs\n",
+           " bytes written beside outputs and states\n",
            spec->name, e->bad_rows, e->rows, e->bad_batch, e->bad_head, e->bad_row, e->out, e->lse,
            e->nonfinite, e->spills);
 }
@@ -461,7 +461,8 @@ static void run_case(bench_t *bench, bench_case_t *spec)
     }
     outcome = run_problem(bench, kernel, &spec->problem, spec->pattern, small);
     outcome.share = outcome.tflops / dense;
-    outcome.roof_share = outcome.tflops / fmin(dense, outcome.memory_tflops);
+    outcome.roof_share =
+        isnan(dense) ? NAN : outcome.tflops / fmin(dense, outcome.memory_tflops);
     figure = outcome.tflops;
     if (spec->share_bar > 0.0) {
         bar = spec->share_bar;

@@ -223,6 +223,29 @@ static int64_t count_spills(const void *behind)
     return spills;
 }
 
+/* What lies between the states of the groups of rows. */
+static int64_t count_between(const bsattn_gpu_case_t *gpu, const float *state, int row_floats)
+{
+    size_t row_bytes = (size_t)row_floats * sizeof(float);
+    size_t group_bytes = gpu->state_group_rows * row_bytes;
+    size_t bytes = gpu->state_rows * row_bytes;
+    unsigned char *copy;
+    int64_t spills = 0;
+
+    if (state == NULL) {
+        return 0;
+    }
+    copy = bsattn_gpu_host_new(bytes, 1);
+    BSATTN_GPU_TRY(cudaMemcpy(copy, state, bytes, cudaMemcpyDeviceToHost));
+    for (size_t first = group_bytes; first < bytes; first += 2 * group_bytes) {
+        for (size_t i = first; i < first + group_bytes; ++i) {
+            spills += (copy[i] != 0xff) ? 1 : 0;
+        }
+    }
+    free(copy);
+    return spills;
+}
+
 /* Everything is written, and nothing behind it. */
 static void scan_outputs(const bsattn_gpu_case_t *gpu, int set, bsattn_gpu_errors_t *errors)
 {
@@ -240,7 +263,9 @@ static void scan_outputs(const bsattn_gpu_case_t *gpu, int set, bsattn_gpu_error
     }
     errors->nonfinite = nonfinite;
     errors->spills = count_spills((const char *)from->o + bytes) +
-                     count_spills((const char *)from->lse + bsattn_gpu_lse_bytes(problem));
+                     count_spills((const char *)from->lse + bsattn_gpu_lse_bytes(problem)) +
+                     count_between(gpu, gpu->state_o, problem->head_dim) +
+                     count_between(gpu, gpu->state_ml, 2);
     free(o);
 }
 

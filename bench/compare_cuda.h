@@ -15,7 +15,7 @@ typedef struct bsattn_gpu_errors {
     double out;        /**< largest ||O - R|| / ||R|| of a row */
     double lse;        /**< largest |LSE - reference| */
     int64_t nonfinite; /**< elements of all of O */
-    int64_t spills;    /**< elements written behind O or LSE */
+    int64_t spills;    /**< bytes written behind O or LSE, or between states */
     int bad_batch;     /**< where the first bad row is */
     int bad_head;
     int64_t bad_row;

@@ -279,7 +279,8 @@ static void list_free(list_build_t *list)
     free(list->runs);
 }
 
-/* States are kept in the reverse order of the blocks, so that none is where the block's number says. */
+/* Groups of blocks have their states in the reverse order, with as much between them that is
+ * nobody's: a kernel that takes another place is found out. */
 static int64_t state_group(const bsattn_gpu_case_t *gpu)
 {
     int block = gpu->params.problem.block;
@@ -291,26 +292,14 @@ static int64_t state_blocks(const bsattn_gpu_case_t *gpu)
 {
     int64_t group = state_group(gpu);
 
-    return (gpu->pattern->blocks + group - 1) / group * group;
-}
-
-/* Of what bsattn_problem_state_bytes() says, m and l. */
-static size_t state_ml_bytes(const bsattn_gpu_case_t *gpu)
-{
-    return bsattn_problem_state_bytes(&gpu->params.problem, state_blocks(gpu)) /
-           (size_t)(gpu->params.problem.head_dim + 2) * 2;
-}
-
-static size_t state_o_bytes(const bsattn_gpu_case_t *gpu)
-{
-    return state_ml_bytes(gpu) / 2 * (size_t)gpu->params.problem.head_dim;
+    return 2 * group * ((gpu->pattern->blocks + group - 1) / group);
 }
 
 static int32_t state_block(const bsattn_gpu_case_t *gpu, int64_t row)
 {
     int64_t group = state_group(gpu);
 
-    return (int32_t)(state_blocks(gpu) - group - row / group * group + row % group);
+    return (int32_t)(state_blocks(gpu) - 2 * group * (row / group + 1) + row % group);
 }
 
 /* Add a key block to the item of a row, which is the last item of the list once it is there. */
@@ -617,13 +606,23 @@ static void launch_init(bsattn_gpu_case_t *gpu, int launch, bsattn_tile_shape_t 
     free(lists);
 }
 
+static size_t state_bytes(const bsattn_gpu_case_t *gpu, int row_floats)
+{
+    return gpu->state_rows * (size_t)row_floats * sizeof(float);
+}
+
 static void state_init(bsattn_gpu_case_t *gpu)
 {
+    const bsattn_problem_t *problem = &gpu->params.problem;
+
+    gpu->state_group_rows = (size_t)(state_group(gpu) * problem->block);
+    gpu->state_rows =
+        (size_t)(problem->batch * problem->heads_q * state_blocks(gpu) * problem->block);
     gpu->counters = device_new(gpu, 2 * sizeof(uint32_t));
     BSATTN_GPU_TRY(cudaMemset(gpu->counters, 0, 2 * sizeof(uint32_t)));
     if (gpu->params.launches > 1) {
-        gpu->state_o = device_new(gpu, state_o_bytes(gpu));
-        gpu->state_ml = device_new(gpu, state_ml_bytes(gpu));
+        gpu->state_o = device_new(gpu, state_bytes(gpu, problem->head_dim));
+        gpu->state_ml = device_new(gpu, state_bytes(gpu, 2));
     }
 }
 
@@ -807,8 +806,8 @@ void bsattn_gpu_case_poison(bsattn_gpu_case_t *gpu)
         BSATTN_GPU_TRY(cudaMemset(gpu->sets[s].lse, 0xff, bsattn_gpu_lse_bytes(problem)));
     }
     if (gpu->state_o != NULL) {
-        BSATTN_GPU_TRY(cudaMemset(gpu->state_o, 0xff, state_o_bytes(gpu)));
-        BSATTN_GPU_TRY(cudaMemset(gpu->state_ml, 0xff, state_ml_bytes(gpu)));
+        BSATTN_GPU_TRY(cudaMemset(gpu->state_o, 0xff, state_bytes(gpu, problem->head_dim)));
+        BSATTN_GPU_TRY(cudaMemset(gpu->state_ml, 0xff, state_bytes(gpu, 2)));
     }
 }
 

@@ -55,8 +55,10 @@ typedef struct bsattn_gpu_case {
     int32_t *place;                         /**< [key_classes, nb] in the chunk of its launch */
     int64_t *key_tokens;                    /**< [launches, key_classes] */
     bsattn_key_head_t **key_heads;          /**< [launches] in host memory */
-    float *state_o;
-    float *state_ml;
+    float *state_o;          /**< [state_rows, D]; NULL with one launch */
+    float *state_ml;         /**< [state_rows, 2] */
+    size_t state_rows;       /**< of all heads and batch items */
+    size_t state_group_rows; /**< every second group of so many rows is nobody's */
     uint32_t *counters;
     void **memory; /**< all that is to be released, in device memory */
     size_t memory_count;

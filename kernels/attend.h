@@ -42,7 +42,8 @@ typedef struct bsattn_work_item {
     uint8_t last;           /**< nonzero: no later launch touches them: write O and LSE instead of
                                 the state */
     int32_t run_count;      /**< entries of the list, >= 1 */
-    int32_t state_block;    /**< where its state is, among those of a head; any if first and last */
+    int32_t state_block;    /**< where its state is, among those of a head; meaningless if first
+                                 and last */
     int64_t run_first;      /**< into runs[] */
     int64_t block_count;    /**< key blocks in the list: the cost of the item */
 } bsattn_work_item_t;

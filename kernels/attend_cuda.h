@@ -65,7 +65,7 @@ typedef struct bsattn_tile_item {
     int32_t row[2];     /**< local token row of the first row of each half; row[1] = row[0] + 64 or,
                              where heads are paired, row[0]. Rows from tokens on do not exist */
     int32_t state_row[2]; /**< where the state of each half's first row is, among a head's
-                               state_rows; any if first and last */
+                               state_rows; meaningless if first and last */
     int32_t tile_count;   /**< masked tiles */
     int32_t run_count;
     int32_t key_tiles; /**< masked tiles and those of the runs, >= 1 */
@@ -85,7 +85,8 @@ typedef struct bsattn_tile_list {
                                or the same head twice */
     int32_t item_count;
     int32_t stream_heads;
-    int32_t stream_group; /**< streams worked on at a time, >= 1: their keys should fit the L2 */
+    int32_t stream_group; /**< streams worked on at a time, >= 1: what their items reach of their
+                               keys should fit the L2 */
     int32_t unused;
     int64_t unit_first; /**< units of the lists before this one; a list has batch * stream_heads *
                              item_count of them */
@@ -123,7 +124,7 @@ typedef struct bsattn_attend_cuda_params {
     bool key_heads_alike;     /**< all heads have key_rows rows and lie key_head_stride apart */
     int64_t key_head_stride;  /**< elements */
     int64_t key_rows;
-    const void *key_maps; /**< [Hk, 2] descriptors made by bsattn_attend_cuda_maps(); may be NULL
+    const void *key_maps; /**< [Hk, 4] descriptors made by bsattn_attend_cuda_maps(); may be NULL
                                where key_heads_alike */
 
     const bsattn_tile_list_t *lists; /**< [list_count] */

@@ -3,10 +3,11 @@
  * (TMA) fills.
  *
  * A CTA holds teams of one or two warpgroups that compute, 64 query rows each, and for every team a
- * thread that loads and one that fetches units from a counter. It stays on its multiprocessor. Keys
- * and values stream through two rings of stages, across units without a break; the two warpgroups of
- * a team take turns at the tensor cores, so that the exponentials of one run under the products of
- * the other, and each issues the scores of a tile before the products of the tile before with V. */
+ * thread that loads. Units come from a counter; a thread of its own fetches them where there is a warp
+ * to spare. The CTA stays on its multiprocessor. Keys and values stream through two rings of stages,
+ * across units without a break. The exponentials of one warpgroup run under the products of another:
+ * where there are only two they take turns at the tensor cores. Each issues the scores of a tile
+ * before the products of the tile before with V. */
 #include "kernels/attend_cuda.h"
 #include "kernels/cuda/compute_sm90.cuh"
 #include "kernels/cuda/load_sm90.cuh"

@@ -77,7 +77,7 @@ template <class C> struct Consumer {
     __device__ __forceinline__ void leave()
     {
         if (stored) {
-            if (lane == 0) {
+            if (lane == 0) { /* which sent them: only who sends can wait for it */
                 store_wait_read();
                 barrier_arrive(shared_address(&shared.q_empty[leaving.index]));
             }
@@ -440,7 +440,7 @@ __device__ __forceinline__ void Consumer<C>::send_results(const Part &part, int 
     }
     shared_written_fence();
     __syncwarp();
-    if (elect_one()) {
+    if (lane == 0) {
         tensor_store(&arguments.o, rows, part.row + 16 * warp, part.head, batch);
         store_commit();
     }

@@ -135,7 +135,6 @@ static bsattn_status_t run_step(bsattn_local_t *locals, int local_count, int ste
 typedef struct watch {
     bsattn_progress_t last;
     double last_ms; /* when the last mark was seen */
-    double busy_ms; /* the longest attend: others may need as long for theirs */
 } watch_t;
 
 /* A step begins on the GPU when the exchange of the step before is done. */
@@ -152,8 +151,8 @@ static void describe_wait(const bsattn_local_t *local, int step, bsattn_strbuf_t
     }
 }
 
-static void look_after(const bsattn_local_t *local, const bsattn_progress_t *progress,
-                       watch_t *watch)
+/* Others may need as long for an attend as this rank. */
+static void look_after(bsattn_local_t *local, const bsattn_progress_t *progress, watch_t *watch)
 {
     const bsattn_context_t *context = local->plan->context;
     double now_ms = bsattn_clock_ms();
@@ -163,14 +162,14 @@ static void look_after(const bsattn_local_t *local, const bsattn_progress_t *pro
     bsattn_strbuf_t buf;
 
     if (progress->marks != watch->last.marks) {
-        if (!watch->last.waiting && (waited_ms > watch->busy_ms)) {
-            watch->busy_ms = waited_ms;
+        if (!watch->last.waiting && (waited_ms > local->busy_ms)) {
+            local->busy_ms = waited_ms;
         }
         watch->last = *progress;
         watch->last_ms = now_ms;
         return;
     }
-    allowed_ms = (4.0 * watch->busy_ms > allowed_ms) ? 4.0 * watch->busy_ms : allowed_ms;
+    allowed_ms = (4.0 * local->busy_ms > allowed_ms) ? 4.0 * local->busy_ms : allowed_ms;
     if ((context->timeout_s <= 0.0) || !progress->waiting || (waited_ms <= allowed_ms)) {
         return;
     }
@@ -222,6 +221,7 @@ static bsattn_status_t run(bsattn_plan_t *plan, const bsattn_tensors_t *tensors)
 
     for (int i = 0; i < local_count; ++i) {
         plan->locals[i].timings = (bsattn_timings_t){0};
+        plan->locals[i].busy_ms = 0.0;
         BSATTN_TRY(backend->begin(plan->locals[i].work, &tensors[i]));
     }
     for (int step = 0; (step < plan->demand.steps) && (status == BSATTN_OK); ++step) {

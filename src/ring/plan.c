@@ -283,32 +283,40 @@ static bsattn_status_t build_exchanges(bsattn_plan_t *plan)
     return BSATTN_OK;
 }
 
+/* All of them, whichever fail: neighbours count on each call. @return the first failure */
 static bsattn_status_t each_exchange(bsattn_plan_t *plan,
                                      bsattn_status_t (*call)(bsattn_exchange_t *exchange))
 {
+    bsattn_status_t first = BSATTN_OK;
+
     for (int i = 0; i < plan->context->transport->local_count; ++i) {
         bsattn_local_t *local = &plan->locals[i];
         for (int s = 0; s < local->schedule.step_count; ++s) {
             if (local->exchanges[s] != NULL) {
-                BSATTN_TRY(call(local->exchanges[s]));
+                bsattn_status_t status = call(local->exchanges[s]);
+                first = (first == BSATTN_OK) ? status : first;
             }
         }
     }
-    return BSATTN_OK;
+    return first;
 }
 
 /* Ranks talk to one another here, so all must have come so far at each point. */
 static bsattn_status_t plan_build(bsattn_plan_t *plan)
 {
     const bsattn_transport_ops_t *transport = plan->context->transport->ops;
+    bsattn_status_t offered;
+    bsattn_status_t bound;
 
     BSATTN_TRY(bsattn_context_agree(plan->context, build_works(plan)));
     BSATTN_TRY(bsattn_context_agree(plan->context, build_exchanges(plan)));
     if (transport->bind == NULL) {
         return BSATTN_OK;
     }
-    BSATTN_TRY(bsattn_context_agree(plan->context, each_exchange(plan, transport->offer)));
-    return bsattn_context_agree(plan->context, each_exchange(plan, transport->bind));
+    /* What was offered is taken even if some rank had nothing to offer: no letter is left over. */
+    offered = bsattn_context_agree(plan->context, each_exchange(plan, transport->offer));
+    bound = each_exchange(plan, transport->bind);
+    return (offered != BSATTN_OK) ? offered : bsattn_context_agree(plan->context, bound);
 }
 
 bsattn_status_t bsattn_plan_create(bsattn_context_t *context, const bsattn_problem_t *problem,

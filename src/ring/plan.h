@@ -19,6 +19,7 @@ typedef struct bsattn_local {
     /* during an execute */
     double exchange_start_ms;
     bool exchange_seen_done;
+    double busy_ms; /**< the longest attend that was waited for on a device */
     bsattn_timings_t timings;
 } bsattn_local_t;
 

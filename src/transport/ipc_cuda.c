@@ -283,8 +283,8 @@ static bsattn_status_t ipc_prepare(bsattn_transport_t *transport,
     return BSATTN_OK;
 }
 
-/* The rank before has to know where to write. Later than prepare: where all ranks have agreed that there
- * is a plan no letter is left over. */
+/* The rank before has to know where to write. It gets a letter in any case: an empty one if there is no
+ * telling. */
 static bsattn_status_t ipc_offer(bsattn_exchange_t *exchange)
 {
     ipc_transport_t *ipc = (ipc_transport_t *)exchange->transport;
@@ -293,12 +293,19 @@ static bsattn_status_t ipc_offer(bsattn_exchange_t *exchange)
     size_t in_bytes = (size_t)params->receive.rows * params->row_bytes;
     uint32_t serial = (ipc->serial == UINT32_MAX) ? 1 : ipc->serial + 1;
     ipc_place_t place;
+    bsattn_status_t status;
 
     if (in_bytes == 0) {
         return BSATTN_OK;
     }
-    BSATTN_TRY(place_of(params->receive.base, in_bytes, serial, &place));
+    status = place_of(params->receive.base, in_bytes, serial, &place);
+    if (status != BSATTN_OK) {
+        place = (ipc_place_t){.bytes = 0};
+    }
     BSATTN_TRY(bsattn_control_post(&ipc->control, params->from, TAG_PLACE, &place, sizeof(place)));
+    if (status != BSATTN_OK) {
+        return status;
+    }
     ipc->serial = serial;
     x->serial = serial;
     x->next = ipc->offered;
@@ -322,6 +329,9 @@ static bsattn_status_t ipc_bind(bsattn_exchange_t *exchange)
                    params->to, params->step);
     BSATTN_TRY(bsattn_control_await(&ipc->control, params->to, TAG_PLACE, &place, sizeof(place),
                                     what));
+    if (place.bytes == 0) {
+        return BSATTN_ERR_ENVIRONMENT; /* why, that rank has said when all agreed on the offers */
+    }
     BSATTN_ASSERT(place.bytes == x->outgoing.bytes);
     BSATTN_TRY(mapping_open(ipc, params->to, &place, &x->mapping));
     x->target = x->mapping->base + place.offset;

@@ -165,17 +165,24 @@ bsattn_status_t bsattn_outgoing_write(const bsattn_outgoing_t *outgoing, void *t
 
 bsattn_status_t bsattn_outbox_reserve(bsattn_outbox_t *outbox, size_t bytes, int64_t *grown_p)
 {
+    size_t had = outbox->bytes;
+    bsattn_status_t status = BSATTN_OK;
+
     *grown_p = 0;
-    if (bytes > outbox->bytes) {
-        int64_t grown = (int64_t)(bytes - outbox->bytes);
+    if (bytes > had) {
         /* The old one goes first: both together may be too much. */
         (void)cudaFree(outbox->memory);
+        outbox->memory = NULL;
         outbox->bytes = 0;
-        BSATTN_TRY(
-            bsattn_cuda_malloc(bytes, " for bringing a message together", &outbox->memory));
-        outbox->bytes = bytes;
-        *grown_p = grown;
+        status = bsattn_cuda_malloc(bytes, " for bringing a message together", &outbox->memory);
+        if (status == BSATTN_OK) {
+            outbox->bytes = bytes;
+            *grown_p = (int64_t)(bytes - had);
+        } else if ((had > 0) && (cudaMalloc((void **)&outbox->memory, had) == cudaSuccess)) {
+            outbox->bytes = had; /* those that use it go on */
+        }
     }
+    BSATTN_TRY(status);
     ++outbox->uses;
     return BSATTN_OK;
 }

@@ -62,12 +62,12 @@ typedef struct bsattn_transport_ops {
                                const bsattn_exchange_params_t *params,
                                bsattn_exchange_t **exchange_p);
     void (*release)(bsattn_exchange_t *exchange);
-    /** Let neighbours know what they must of a prepared exchange. All ranks have prepared theirs by
-     *  then. NULL, together with bind: nothing to be done. @return BSATTN_OK or
-     *  BSATTN_ERR_ENVIRONMENT */
+    /** Let neighbours know what they must of a prepared exchange, or that this failed. All ranks
+     *  have prepared theirs by then. NULL, together with bind: nothing to be done. @return BSATTN_OK
+     *  or BSATTN_ERR_ENVIRONMENT */
     bsattn_status_t (*offer)(bsattn_exchange_t *exchange);
     /** Take what a neighbour has let know, in the order of its offers. All ranks have offered
-     *  theirs by then. */
+     *  theirs by then. Due even where an offer or another's bind failed. */
     bsattn_status_t (*bind)(bsattn_exchange_t *exchange);
     bsattn_status_t (*start)(bsattn_exchange_t *exchange);
     /** Let messages move on. *done_p tells if the exchange is complete; wait is due all the

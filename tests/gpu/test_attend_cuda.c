@@ -211,7 +211,7 @@ static bool right(const test_case_t *test, const bsattn_gpu_errors_t *e, const c
     (void)snprintf(text, sizeof(text),
                    "with %s: %" PRId64 " of %" PRId64 " rows off, first: batch %d head %d row "
                    "%" PRId64 "; error %.3g, LSE %.3g; %" PRId64 " elements not finite; %" PRId64
-                   " bytes written behind the outputs",
+                   " bytes written beside outputs and states",
                    with, e->bad_rows, e->rows, e->bad_batch, e->bad_head, e->bad_row, e->out,
                    e->lse, e->nonfinite, e->spills);
     return fails(test, text);

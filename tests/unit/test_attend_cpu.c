@@ -140,6 +140,11 @@ static void poison_after_keys(fixture_t *f, void *array)
     }
 }
 
+static int64_t state_count(const bsattn_attend_params_t *p)
+{
+    return p->batch * p->heads_q * p->state_blocks * p->block * (p->head_dim + 2);
+}
+
 /** Allocate tensors. The shape is in params; magnitude scales q. */
 static void fixture_tensors(fixture_t *f, float magnitude)
 {
@@ -165,9 +170,8 @@ static void fixture_tensors(fixture_t *f, float magnitude)
     p->v = f->v;
     p->o = array_new(p->batch * p->tokens * p->heads_q * p->head_dim, p->dtype, NAN);
     p->lse = array_new(p->batch * p->heads_q * p->tokens, BSATTN_F32, NAN);
-    p->state_blocks = f->row_count;
-    p->state = array_new(p->batch * p->heads_q * f->row_count * p->block * (p->head_dim + 2),
-                         BSATTN_F32, NAN);
+    p->state_blocks = 2 * f->row_count;
+    p->state = array_new(state_count(p), BSATTN_F32, NAN);
     p->threads = THREADS;
     size_t scratch_bytes = THREADS * bsattn_attend_cpu_scratch_bytes(p->head_dim, p->block);
     p->scratch = aligned_alloc(64, scratch_bytes);
@@ -199,7 +203,7 @@ static void fixture_lists(fixture_t *f, int launch_count, int class_count)
     for (size_t i = 0; i < item_count; i++) {
         f->items[i].run_first = (int64_t)i * RUN_MAX;
         f->items[i].row = (int32_t)((int64_t)i % f->row_count);
-        f->items[i].state_block = (int32_t)f->row_count - 1 - f->items[i].row;
+        f->items[i].state_block = 2 * ((int32_t)f->row_count - 1 - f->items[i].row);
     }
 }
 
@@ -368,6 +372,11 @@ static void fixture_check(const fixture_t *f, int sample_step, double out_bound,
         }
     }
     assert_true(sqrt(error / norm) <= out_bound);
+    /* Every second place for a state is nobody's. */
+    for (int64_t i = 0; i < state_count(p); i++) {
+        int used = i / (p->block * (p->head_dim + 2)) % 2 == 0;
+        assert_true(used || isnan(p->state[i]));
+    }
 }
 
 static double out_bound(bsattn_dtype_t dtype)

@@ -111,6 +111,33 @@ static void test_stream_group(void **state)
     assert_int_equal(bsattn_lists_stream_group(&problem, pairs, 4, 1 << 20), 2);
 }
 
+/* What goes together follows from how far the lists of each step reach: a window takes all streams
+ * along, the whole of another rank's keys does not. */
+static void test_groups_of_steps(void **state)
+{
+    enum { BLOCKS = 1562 }; /* of a rank: 128 bytes of K and V for a token, 12.8 MB in all */
+    bsattn_tile_shape_t shape = {.halves = 2, .key_tile = TILE_KEYS};
+    bsattn_image_t image = {.data = NULL};
+    bsattn_lists_step_t *steps;
+    world_t world;
+
+    (void)state;
+    open_world(&world, "sink(tokens=99968)+local(window=128)", (int64_t)RANKS * BLOCKS * 64);
+    steps = calloc((size_t)world.schedule.step_count, sizeof(*steps));
+    assert_int_equal(bsattn_lists_add(&world.params, &shape, 1, &image, steps), 0);
+    assert_int_equal(world.schedule.step_count, 3);
+    for (int s = 0; s < world.schedule.step_count; ++s) {
+        const bsattn_tile_list_t *list;
+        bsattn_lists_relocate(&image, &steps[s], world.schedule.list_count, image.data);
+        list = (const bsattn_tile_list_t *)(image.data + steps[s].lists);
+        assert_int_equal(list->stream_heads, 8);
+        assert_int_equal(list->stream_group, (world.schedule.steps[s].origin == 0) ? 4 : 16);
+    }
+    free(image.data);
+    free(steps);
+    close_world(&world);
+}
+
 /* Lists and streams lie where their addresses say, and the units of lists follow one another. */
 static void check_lists(const char *pattern, int pair_heads)
 {
@@ -239,6 +266,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_shape),
         cmocka_unit_test(test_stream_group),
+        cmocka_unit_test(test_groups_of_steps),
         cmocka_unit_test(test_lists),
         cmocka_unit_test(test_copies),
     };

@@ -454,6 +454,33 @@ static void check_density(const bsattn_tiles_params_t *params, const bsattn_tile
     }
 }
 
+/* From the first granule of keys that an item loads to the last. */
+static int64_t reach_of(const bsattn_tiles_params_t *params, const bsattn_tiles_t *tiles,
+                        const bsattn_tile_item_t *item)
+{
+    int granule = granule_of(params);
+    int64_t first = INT64_MAX;
+    int64_t end = 0;
+
+    for (int32_t t = 0; t < item->tile_count; ++t) {
+        const bsattn_key_tile_t *tile = &tiles->tiles[item->tile_first + t];
+        for (int place = 0; place < params->shape.key_tile; place += granule) {
+            int64_t row = tile->key_row[place / GROUP];
+            if (row != BSATTN_TILE_NO_KEYS) {
+                first = (row < first) ? row : first;
+                end = (row + granule > end) ? row + granule : end;
+            }
+        }
+    }
+    for (int32_t r = 0; r < item->run_count; ++r) {
+        const bsattn_tile_run_t *run = &tiles->runs[item->run_first + r];
+        int64_t run_end = run->key_row + (int64_t)run->tile_count * params->shape.key_tile;
+        first = (run->key_row < first) ? run->key_row : first;
+        end = (run_end > end) ? run_end : end;
+    }
+    return end - first;
+}
+
 static void check_items(const bsattn_tiles_params_t *params, const bsattn_tiles_t *tiles,
                         bool twice)
 {
@@ -461,10 +488,14 @@ static void check_items(const bsattn_tiles_params_t *params, const bsattn_tiles_
     int rows = BSATTN_TILE_HALF * (pair ? 1 : params->shape.halves);
     size_t tile_count = 0;
     size_t run_count = 0;
+    int64_t reach = 0;
 
     for (size_t i = 0; i < tiles->item_count; ++i) {
         const bsattn_tile_item_t *item = &tiles->items[i];
         int64_t key_tiles = item->tile_count;
+        int64_t item_reach = reach_of(params, tiles, item);
+
+        reach = (item_reach > reach) ? item_reach : reach;
 
         assert_true((item->row[0] % rows == 0) && (item->row[0] < params->tokens));
         assert_int_equal(item->row[1], item->row[0] + (pair ? 0 : BSATTN_TILE_HALF));
@@ -498,6 +529,7 @@ static void check_items(const bsattn_tiles_params_t *params, const bsattn_tiles_
     }
     assert_int_equal(tile_count, tiles->tile_count);
     assert_int_equal(run_count, tiles->run_count);
+    assert_int_equal(reach, tiles->reach);
 }
 
 static void random_lists_are_cut_exactly(void **state)
@@ -554,8 +586,6 @@ static void dense_lists_are_runs(void **state)
         check_items(&params, &tiles, false);
         assert_int_equal(tiles.tile_count, tiles.item_count);
         assert_int_equal(tiles.run_count, tiles.item_count);
-        assert_true((tiles.reach >= KEY_TOKENS) &&
-                    (tiles.reach < KEY_TOKENS + granule_of(&params)));
         for (size_t i = 0; i < tiles.item_count; ++i) {
             assert_int_equal(tiles.items[i].key_tiles, KEY_TOKENS / params.shape.key_tile + 1);
         }
