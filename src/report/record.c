@@ -2,6 +2,8 @@
 #include "report/record.h"
 
 #include <math.h>
+#include <stddef.h>
+#include <string.h>
 
 static bsattn_stats_t no_stats(void)
 {
@@ -31,48 +33,43 @@ void bsattn_record_init(bsattn_record_t *record)
     bsattn_problem_init(&record->problem);
 }
 
-static void spread_begin(bsattn_spread_t *spread)
+/* Of one purpose over all ranks. The sum is kept as quotient and remainder: it cannot overflow.
+ * @param member  offset of an int64_t in bsattn_memory_t */
+static bsattn_spread_t spread_of(const bsattn_estimate_t *estimate, size_t member)
 {
-    *spread = (bsattn_spread_t){.min = INT64_MAX, .mean = 0, .max = 0};
-}
+    int64_t ranks = bsattn_estimate_totals(estimate)->ranks;
+    bsattn_spread_t spread = {.min = INT64_MAX};
+    int64_t rest = 0;
 
-/* The mean is kept as a sum of rounded shares: exact to P bytes and never overflowing. */
-static void spread_add(bsattn_spread_t *spread, int64_t bytes, int ranks)
-{
-    spread->min = (bytes < spread->min) ? bytes : spread->min;
-    spread->max = (bytes > spread->max) ? bytes : spread->max;
-    spread->mean += bytes / ranks;
+    for (int rank = 0; rank < ranks; ++rank) {
+        const bsattn_memory_t *memory = &bsattn_estimate_rank(estimate, rank)->memory;
+        int64_t bytes;
+
+        memcpy(&bytes, (const char *)memory + member, sizeof(bytes));
+        spread.min = (bytes < spread.min) ? bytes : spread.min;
+        spread.max = (bytes > spread.max) ? bytes : spread.max;
+        spread.mean += bytes / ranks;
+        rest += bytes % ranks;
+    }
+    spread.mean += rest / ranks;
+    return spread;
 }
 
 void bsattn_record_set_estimate(bsattn_record_t *record, const bsattn_estimate_t *estimate)
 {
-    const bsattn_estimate_totals_t *totals = bsattn_estimate_totals(estimate);
-    bsattn_memory_record_t *memory = &record->memory;
-
-    record->plan = *totals;
-    spread_begin(&memory->inputs);
-    spread_begin(&memory->outputs);
-    spread_begin(&memory->chunks);
-    spread_begin(&memory->state);
-    spread_begin(&memory->lists);
-    spread_begin(&memory->scratch);
-    spread_begin(&memory->staging);
-    spread_begin(&memory->libraries);
-    spread_begin(&memory->total);
-    spread_begin(&memory->host);
-    for (int rank = 0; rank < totals->ranks; ++rank) {
-        const bsattn_memory_t *of_rank = &bsattn_estimate_rank(estimate, rank)->memory;
-        spread_add(&memory->inputs, of_rank->inputs, totals->ranks);
-        spread_add(&memory->outputs, of_rank->outputs, totals->ranks);
-        spread_add(&memory->chunks, of_rank->chunks, totals->ranks);
-        spread_add(&memory->state, of_rank->state, totals->ranks);
-        spread_add(&memory->lists, of_rank->lists, totals->ranks);
-        spread_add(&memory->scratch, of_rank->scratch, totals->ranks);
-        spread_add(&memory->staging, of_rank->staging, totals->ranks);
-        spread_add(&memory->libraries, of_rank->libraries, totals->ranks);
-        spread_add(&memory->total, of_rank->total, totals->ranks);
-        spread_add(&memory->host, of_rank->host, totals->ranks);
-    }
+    record->plan = *bsattn_estimate_totals(estimate);
+    record->memory = (bsattn_memory_record_t){
+        .inputs = spread_of(estimate, offsetof(bsattn_memory_t, inputs)),
+        .outputs = spread_of(estimate, offsetof(bsattn_memory_t, outputs)),
+        .chunks = spread_of(estimate, offsetof(bsattn_memory_t, chunks)),
+        .state = spread_of(estimate, offsetof(bsattn_memory_t, state)),
+        .lists = spread_of(estimate, offsetof(bsattn_memory_t, lists)),
+        .scratch = spread_of(estimate, offsetof(bsattn_memory_t, scratch)),
+        .staging = spread_of(estimate, offsetof(bsattn_memory_t, staging)),
+        .libraries = spread_of(estimate, offsetof(bsattn_memory_t, libraries)),
+        .total = spread_of(estimate, offsetof(bsattn_memory_t, total)),
+        .host = spread_of(estimate, offsetof(bsattn_memory_t, host)),
+    };
 }
 
 double bsattn_record_tflops(const bsattn_record_t *record)

@@ -108,6 +108,19 @@ class Records(CommandTest):
         self.assertEqual((record["verb"], record["job"]["ranks"]), ("plan", 64))
         for key in SCHEMA["plan"]:
             self.assertIn(key, record["plan"])
+        # Shares that do not divide by the number of ranks: the mean is still between the others.
+        record = self.record("plan", "--ranks", "7", "--seq", "12288", "--preset", "local")
+        for purpose, bytes_of in record["memory"].items():
+            self.assertLessEqual(bytes_of["min"], bytes_of["mean"], purpose)
+            self.assertLessEqual(bytes_of["mean"], bytes_of["max"], purpose)
+
+    def test_state(self):
+        """Rows that see keys in one step only keep no state: of a window those near the ends of a shard do."""
+        row_bytes = 8 * (64 + 2) * 4
+        for pattern, ranks, least, most in (("local(window=1024)", 4, 512, 1024), ("dense", 4, 16384, 16384), ("dense", 1, 0, 0)):
+            record = self.record("plan", "--ranks", str(ranks), "--seq", "64K", "--pattern", pattern, "--layout", "contiguous")
+            state = record["memory"]["state"]
+            self.assertEqual((state["min"], state["max"]), (least * row_bytes, most * row_bytes), pattern)
 
     def test_many_records_stay_valid(self):
         json_path, csv_path = self.work / "v.json", self.work / "v.csv"
