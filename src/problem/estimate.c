@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "problem/estimate.h"
 
+#include "base/host.h"
 #include "base/text.h"
 #include "problem/problem.h"
 #include "problem/schedule.h"
@@ -254,18 +255,42 @@ static double imbalance(const bsattn_estimate_t *estimate)
     return (sum > 0.0) ? largest * estimate->totals.ranks / sum : 1.0;
 }
 
+/* What the chunk of each rank is at each step is the only thing that grows with the ranks' square. */
+static bsattn_status_t chunks_alloc(build_t *build)
+{
+    size_t ranks = (size_t)build->demand->layout.ranks;
+    size_t count = ranks * (size_t)build->demand->steps;
+    double needed = (double)count * sizeof(*build->chunk_tokens);
+    double available = (double)bsattn_host_memory_available();
+    char need_text[32];
+    char have_text[32];
+
+    if (needed <= available) {
+        build->chunk_tokens = calloc(count, sizeof(*build->chunk_tokens));
+    }
+    if (build->chunk_tokens == NULL) {
+        return bsattn_fail(
+            BSATTN_ERR_MEMORY,
+            "out of memory: to plan %zu ranks needs %s for their chunks at each step, %s is "
+            "available",
+            ranks, bsattn_text_bytes(need_text, sizeof(need_text), needed),
+            bsattn_text_bytes(have_text, sizeof(have_text), available));
+    }
+    return BSATTN_OK;
+}
+
 static bsattn_status_t build_alloc(build_t *build)
 {
     size_t ranks = (size_t)build->demand->layout.ranks;
 
-    build->chunk_tokens = calloc(ranks * (size_t)build->demand->steps, sizeof(int64_t));
+    BSATTN_TRY(chunks_alloc(build));
     build->pairs_of_hop = calloc(ranks * (size_t)build->machine->threads, sizeof(double));
     build->estimate = calloc(1, sizeof(*build->estimate));
     if (build->estimate != NULL) {
         build->estimate->ranks = calloc(ranks, sizeof(*build->estimate->ranks));
     }
-    if ((build->chunk_tokens == NULL) || (build->pairs_of_hop == NULL) ||
-        (build->estimate == NULL) || (build->estimate->ranks == NULL)) {
+    if ((build->pairs_of_hop == NULL) || (build->estimate == NULL) ||
+        (build->estimate->ranks == NULL)) {
         return fail_memory();
     }
     return BSATTN_OK;

@@ -143,6 +143,10 @@ class Memory(CommandTest):
             self.assertRegex(done.stderr, r"\d")
             self.assertEqual(len([line for line in done.stderr.splitlines() if "memory" in line.lower()]), 1, done.told)
 
+    def test_too_many_ranks_to_plan(self):
+        done = self.ring("plan", "--ranks", "1000000", "--seq", "1K", expect=MEMORY)
+        self.assertRegex(done.stderr, r"out of memory: .* needs .* TiB .* is available")
+
 
 if __name__ == "__main__":
     unittest.main()
