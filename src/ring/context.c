@@ -451,9 +451,10 @@ static bsattn_status_t check_ranks(const bsattn_context_t *context, int asked)
 {
     if ((asked > 0) && (asked != context->transport->ranks)) {
         return bsattn_fail(BSATTN_ERR_INPUT,
-                           "%d virtual ranks asked for, but this job has %d ranks of its own; ask "
+                           "%d virtual ranks asked for, but this job has %d rank%s of its own; ask "
                            "for none, for the loop transport, or start another number of processes",
-                           asked, context->transport->ranks);
+                           asked, context->transport->ranks,
+                           (context->transport->ranks == 1) ? "" : "s");
     }
     return BSATTN_OK;
 }
