@@ -341,6 +341,7 @@ static bsattn_machine_t cuda_machine(bsattn_backend_t *backend)
     bsattn_machine_t machine = bsattn_backend_cuda_machine(backend->threads);
 
     machine.libraries_bytes = cuda_memory(backend).libraries;
+    machine.exchange_bytes = 0; /* held by now, and among these */
     return machine;
 }
 

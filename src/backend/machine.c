@@ -4,12 +4,13 @@
 #include "kernels/attend_cuda.h"
 
 /* Nominal: 16-bit products of the fast kernels, fp32 ones of the plain kernel, one direction of
- * NVLink, and what a CUDA context and NCCL hold. */
+ * NVLink, and what a CUDA context and NCCL hold (BENCHMARKS.md, memory). */
 static const double flops_per_s = 600e12;
 static const double flops_f32_per_s = 4e12;
 static const double link_bytes_per_s = 400e9;
 static const double link_latency_s = 10e-6;
-static const int64_t libraries_bytes = INT64_C(640) << 20;
+static const int64_t libraries_bytes = INT64_C(520) << 20;
+static const int64_t exchange_bytes = INT64_C(1040) << 20;
 
 static size_t scratch_bytes(int head_dim, int block)
 {
@@ -48,6 +49,7 @@ bsattn_machine_t bsattn_backend_cuda_machine(int threads)
         .keys_in_place = true,
         .stages_sends = true,
         .libraries_bytes = libraries_bytes,
+        .exchange_bytes = exchange_bytes,
         .flops_per_s = flops_per_s,
         .flops_f32_per_s = flops_f32_per_s,
         .link_bytes_per_s = link_bytes_per_s,

@@ -155,7 +155,8 @@ static void predict_memory(const build_t *build, const bsattn_schedule_counts_t 
     memory->scratch =
         machine->threads * (int64_t)machine->scratch_bytes(problem->head_dim, problem->block);
     memory->staging = staging_memory(build, rank, out->tokens);
-    memory->libraries = machine->libraries_bytes;
+    memory->libraries = machine->libraries_bytes +
+                        ((build->demand->layout.ranks > 1) ? machine->exchange_bytes : 0);
     memory->total = memory->inputs + memory->outputs + memory->chunks + memory->state +
                     memory->lists + memory->scratch + memory->staging + memory->libraries;
 }

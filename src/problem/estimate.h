@@ -19,6 +19,7 @@ typedef struct bsattn_machine {
     bool stages_sends;         /**< the transport brings rows together before it sends them, but
                                     for chunks that go on whole */
     int64_t libraries_bytes;   /**< what libraries hold where the tensors are */
+    int64_t exchange_bytes;    /**< what those for the exchange hold beside, with several ranks */
     double flops_per_s;        /**< of one rank */
     double flops_f32_per_s;    /**< for fp32 problems; 0: the same */
     double link_bytes_per_s; /**< from a rank to the next */

@@ -114,6 +114,13 @@ class Records(CommandTest):
             self.assertLessEqual(bytes_of["min"], bytes_of["mean"], purpose)
             self.assertLessEqual(bytes_of["mean"], bytes_of["max"], purpose)
 
+    def test_libraries(self):
+        """Of a GPU that is not here: a context, and with several ranks NCCL."""
+        alone, two = (self.record("plan", "--backend", "cuda", "--ranks", ranks, "--seq", "64K")["memory"]["libraries"]["max"]
+                      for ranks in ("1", "2"))
+        self.assertGreater(alone, 400e6)
+        self.assertGreater(two, alone + 800e6)
+
     def test_state(self):
         """Rows that see keys in one step only keep no state: of a window those near the ends of a shard do."""
         row_bytes = 8 * (64 + 2) * 4
