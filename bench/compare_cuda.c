@@ -127,8 +127,8 @@ static bool row_right(bsattn_dtype_t dtype, int head_dim, const double *expected
     double error = 0.0;
     double norm = 0.0;
     double lse_error = (expected_lse == lse) ? 0.0 : fabs(expected_lse - lse);
-    /* Scores, of which the LSE is about the largest, are good to some units in their last place; by as much
-     * as a score is off, probabilities are off relatively. */
+    /* Scores, of which the LSE is about the largest, are good to some units in their last place; by
+     * as much as a score is off, probabilities are off relatively. */
     double score_error = isfinite(expected_lse) ? 1e-6 * fabs(expected_lse) : 0.0;
 
     for (int d = 0; d < head_dim; ++d) {
@@ -252,8 +252,8 @@ static void scan_outputs(const bsattn_gpu_case_t *gpu, int set, bsattn_gpu_error
     const bsattn_problem_t *problem = &gpu->params.problem;
     const bsattn_gpu_set_t *from = &gpu->sets[set];
     int64_t count = bsattn_gpu_q_count(problem);
-    size_t bytes = (size_t)count * bsattn_dtype_size(gpu->params.problem.dtype);
-    void *o = bsattn_gpu_host_new((size_t)count, bsattn_dtype_size(gpu->params.problem.dtype));
+    size_t bytes = (size_t)count * bsattn_dtype_size(problem->dtype);
+    void *o = bsattn_gpu_host_new(bytes, 1);
     int64_t nonfinite = 0;
 
     BSATTN_GPU_TRY(cudaMemcpy(o, from->o, bytes, cudaMemcpyDeviceToHost));
@@ -296,8 +296,7 @@ bsattn_gpu_errors_t bsattn_gpu_case_compare(const bsattn_gpu_case_t *gpu, int se
 void bsattn_gpu_case_results(const bsattn_gpu_case_t *gpu, int set, float *o, float *lse)
 {
     const bsattn_problem_t *problem = &gpu->params.problem;
-    size_t bytes =
-        (size_t)bsattn_gpu_q_count(problem) * bsattn_dtype_size(gpu->params.problem.dtype);
+    size_t bytes = (size_t)bsattn_gpu_q_count(problem) * bsattn_dtype_size(problem->dtype);
     void *encoded = bsattn_gpu_host_new(bytes, 1);
 
     BSATTN_GPU_TRY(cudaMemcpy(encoded, gpu->sets[set].o, bytes, cudaMemcpyDeviceToHost));

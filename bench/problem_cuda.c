@@ -281,23 +281,16 @@ static void list_free(list_build_t *list)
 
 /* Groups of blocks have their states in the reverse order, with as much between them that is
  * nobody's: a kernel that takes another place is found out. */
-static int64_t state_group(const bsattn_gpu_case_t *gpu)
-{
-    int block = gpu->params.problem.block;
-
-    return (block < BSATTN_STATE_ROWS) ? BSATTN_STATE_ROWS / block : 1;
-}
-
 static int64_t state_blocks(const bsattn_gpu_case_t *gpu)
 {
-    int64_t group = state_group(gpu);
+    int64_t group = bsattn_problem_state_group(&gpu->params.problem);
 
     return 2 * group * ((gpu->pattern->blocks + group - 1) / group);
 }
 
 static int32_t state_block(const bsattn_gpu_case_t *gpu, int64_t row)
 {
-    int64_t group = state_group(gpu);
+    int64_t group = bsattn_problem_state_group(&gpu->params.problem);
 
     return (int32_t)(state_blocks(gpu) - 2 * group * (row / group + 1) + row % group);
 }
@@ -615,7 +608,7 @@ static void state_init(bsattn_gpu_case_t *gpu)
 {
     const bsattn_problem_t *problem = &gpu->params.problem;
 
-    gpu->state_group_rows = (size_t)(state_group(gpu) * problem->block);
+    gpu->state_group_rows = (size_t)(bsattn_problem_state_group(problem) * problem->block);
     gpu->state_rows =
         (size_t)(problem->batch * problem->heads_q * state_blocks(gpu) * problem->block);
     gpu->counters = device_new(gpu, 2 * sizeof(uint32_t));

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "problem/problem.h"
 
+#include "kernels/attend.h"
+
 #include <inttypes.h>
 #include <math.h>
 #include <stdbool.h>
@@ -52,6 +54,11 @@ double bsattn_problem_scale(const bsattn_problem_t *problem)
 size_t bsattn_problem_row_bytes(const bsattn_problem_t *problem)
 {
     return (size_t)problem->head_dim * bsattn_dtype_size(problem->dtype);
+}
+
+int bsattn_problem_state_group(const bsattn_problem_t *problem)
+{
+    return (problem->block < BSATTN_STATE_ROWS) ? BSATTN_STATE_ROWS / problem->block : 1;
 }
 
 size_t bsattn_problem_state_bytes(const bsattn_problem_t *problem, int64_t blocks)

@@ -15,6 +15,9 @@ int64_t bsattn_problem_span_tokens(const bsattn_problem_t *problem, int64_t firs
 /** @return bytes of one token row of one head of K (or Q, V, O): D elements */
 size_t bsattn_problem_row_bytes(const bsattn_problem_t *problem);
 
+/** @return how many query blocks have their states one after the other (BSATTN_STATE_ROWS) */
+int bsattn_problem_state_group(const bsattn_problem_t *problem);
+
 /** @return bytes of the state (O, m, l) in fp32 of so many query blocks of every head */
 size_t bsattn_problem_state_bytes(const bsattn_problem_t *problem, int64_t blocks);
 

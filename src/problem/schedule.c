@@ -40,7 +40,6 @@ typedef struct build {
     size_t *step_first;  /* [steps + 2] */
     int32_t *place;      /* [kv_class_count, nb]: place of a slot in the chunk as it is here */
     int32_t *step_range; /* [rows, 2]: first and last step of a row */
-    int32_t *states;     /* [rows]: whether a row needs a state; later where it is */
     run_list_t forward;
     size_t *forward_first; /* [steps + 1] */
 } build_t;
@@ -82,7 +81,6 @@ static void build_free(build_t *build)
     free(build->step_first);
     free(build->place);
     free(build->step_range);
-    free(build->states);
     free(build->forward.items);
     free(build->forward_first);
 }
@@ -141,21 +139,13 @@ static double run_pairs(const bsattn_demand_t *demand, double queries, const raw
 
 /* ---------------------------------------------------------------------------------------- state */
 
-/* Blocks whose places for a state follow one another. */
-static int64_t state_group(const bsattn_demand_t *demand)
-{
-    int block = demand->pattern->problem.block;
-
-    return (block < BSATTN_STATE_ROWS) ? BSATTN_STATE_ROWS / block : 1;
-}
-
 /* Where the states of query blocks are.
  * @param places  [rows]: before, nonzero for a block that needs one; after, the places, of which
  *                those of blocks without one are another's
  * @return the number of places */
 static int64_t place_states(const bsattn_demand_t *demand, int64_t rows, int32_t *places)
 {
-    int64_t group = state_group(demand);
+    int64_t group = bsattn_problem_state_group(&demand->pattern->problem);
     int64_t count = 0;
 
     for (int64_t first = 0; first < rows; first += group) {
@@ -408,7 +398,6 @@ static bsattn_status_t collect_list(build_t *build, bsattn_schedule_t *schedule,
         if (begin == build->raw.count) {
             empty->rows[empty->count++] = (int32_t)r;
         }
-        build->states[r] |= (range[0] < range[1]) ? 1 : 0;
     }
     return bucket_by_step(build, schedule->step_count);
 }
@@ -487,12 +476,23 @@ static void build_list(const build_t *build, int step, bsattn_work_list_t *list,
 }
 
 /* Heads have their states in the same places, whichever of them need one. */
-static void build_states(build_t *build, bsattn_schedule_t *schedule, bsattn_work_item_t *items_end)
+static bsattn_status_t build_states(const build_t *build, bsattn_schedule_t *schedule,
+                                    const bsattn_work_item_t *items_end)
 {
-    schedule->state_blocks = place_states(build->demand, schedule->rows, build->states);
-    for (bsattn_work_item_t *item = schedule->items; item < items_end; ++item) {
-        item->state_block = build->states[item->row];
+    int32_t *places = calloc((size_t)schedule->rows + 1, sizeof(*places));
+
+    if (places == NULL) {
+        return fail_memory();
     }
+    for (const bsattn_work_item_t *item = schedule->items; item < items_end; ++item) {
+        places[item->row] |= (item->first && item->last) ? 0 : 1;
+    }
+    schedule->state_blocks = place_states(build->demand, schedule->rows, places);
+    for (bsattn_work_item_t *item = schedule->items; item < items_end; ++item) {
+        item->state_block = places[item->row];
+    }
+    free(places);
+    return BSATTN_OK;
 }
 
 static bsattn_status_t build_lists(build_t *build, bsattn_schedule_t *schedule)
@@ -513,8 +513,7 @@ static bsattn_status_t build_lists(build_t *build, bsattn_schedule_t *schedule)
             }
         }
     }
-    build_states(build, schedule, items);
-    return BSATTN_OK;
+    return build_states(build, schedule, items);
 }
 
 /* ------------------------------------------------------------------------------- life and death */
@@ -576,11 +575,10 @@ static bsattn_status_t build_alloc(build_t *build, const bsattn_schedule_t *sche
 
     build->place = array_alloc(demand->kv_class_count * demand->layout.blocks, sizeof(int32_t));
     build->step_range = array_alloc(2 * schedule->rows, sizeof(int32_t));
-    build->states = array_alloc(schedule->rows, sizeof(int32_t));
     build->step_first = array_alloc(schedule->step_count + 2, sizeof(size_t));
     build->forward_first = array_alloc(schedule->step_count + 1, sizeof(size_t));
-    if ((build->place == NULL) || (build->step_range == NULL) || (build->states == NULL) ||
-        (build->step_first == NULL) || (build->forward_first == NULL)) {
+    if ((build->place == NULL) || (build->step_range == NULL) || (build->step_first == NULL) ||
+        (build->forward_first == NULL)) {
         return fail_memory();
     }
     return BSATTN_OK;

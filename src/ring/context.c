@@ -393,15 +393,12 @@ static bsattn_status_t open_transport(bsattn_context_t *context,
 
     BSATTN_TRY(bsattn_context_agree(context, check_transport(context, name)));
     if (strcmp(name, context->transport->ops->name) == 0) {
-        say_way(context);
         return BSATTN_OK;
     }
     close_transport(context);
     if (strcmp(name, "nccl") == 0) {
-        BSATTN_TRY(bsattn_transport_nccl_create(params->mpi_comm, params->timeout_s, device,
-                                                &context->transport));
-        say_way(context);
-        return BSATTN_OK;
+        return bsattn_transport_nccl_create(params->mpi_comm, params->timeout_s, device,
+                                            &context->transport);
     }
     if (strcmp(name, "ipc") == 0) {
         return bsattn_transport_ipc_create(params->mpi_comm, params->timeout_s, device,
@@ -476,7 +473,9 @@ static bsattn_status_t open_context(bsattn_context_t *context,
     if (reach_matters(context, params)) {
         BSATTN_TRY(learn_reach(context));
     }
-    return open_transport(context, params);
+    BSATTN_TRY(open_transport(context, params));
+    say_way(context);
+    return BSATTN_OK;
 }
 
 bsattn_status_t bsattn_context_create(const bsattn_context_params_t *params,

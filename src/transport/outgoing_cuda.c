@@ -180,6 +180,8 @@ bsattn_status_t bsattn_outbox_reserve(bsattn_outbox_t *outbox, size_t bytes, int
             *grown_p = (int64_t)(bytes - had);
         } else if ((had > 0) && (cudaMalloc((void **)&outbox->memory, had) == cudaSuccess)) {
             outbox->bytes = had; /* those that use it go on */
+        } else {
+            (void)cudaGetLastError(); /* a launch would take it for its own */
         }
     }
     BSATTN_TRY(status);
