@@ -19,9 +19,12 @@ using namespace bsattn;
 
 namespace {
 
-/* How much (in log2) the maximum of a row may lag behind its scores before results
- * are rescaled. */
+/* Probabilities are relative to a reference score of their row, which may lag this much (in log2)
+ * behind the maximum that is looked for, */
 constexpr float MAX_LAG = 8.0f;
+/* and where none is looked for until a thread's share of a tile sums to more than this; f16 must hold
+ * it. */
+constexpr float SUM_MAX = 32768.0f;
 constexpr float LOG2_E = 1.44269504088896341f;
 constexpr float LN_2 = 0.69314718055994531f;
 
@@ -220,18 +223,12 @@ template <class C> struct Loader {
         }
     }
 
-    __device__ __forceinline__ void load_rows(const Slot &slot, uint32_t to, const void *from,
-                                              int tile)
+    /* Of a masked tile: 16 rows each from where it says, and zeros for what does not exist. */
+    __device__ __forceinline__ void load_masked(const Slot &slot, uint32_t to, const void *from,
+                                                int tile) const
     {
-        int4 first = make_int4(run_row, run_row + 16, run_row + 32, run_row + 48);
         Lane<C> lane;
-
-        if (8 * lane.chunk >= params.head_dim) {
-            return;
-        }
-        if (tile < slot.tile_count) {
-            first = *reinterpret_cast<const int4 *>(slot.tile_ring[tile % RING].key_row);
-        }
+        int4 first = *reinterpret_cast<const int4 *>(slot.tile_ring[tile % RING].key_row);
         int first_of[SQUARES] = {first.x, first.y, first.z, first.w};
         const uint16_t *base =
             static_cast<const uint16_t *>(from) + slot.key_offset + 8 * lane.chunk;
@@ -246,10 +243,39 @@ template <class C> struct Loader {
         }
     }
 
+    /* Of a tile of a run: all its rows exist, one after the other. */
+    __device__ __forceinline__ void load_full(const Slot &slot, uint32_t to, const void *from) const
+    {
+        Lane<C> lane;
+        const uint16_t *at = static_cast<const uint16_t *>(from) + slot.key_offset +
+                             8 * lane.chunk + (run_row + lane.row) * params.key_row_stride;
+        int64_t step = C::PASS * params.key_row_stride;
+
+#pragma unroll
+        for (int i = 0; i < KEYS / C::PASS; ++i) {
+            copy_16(to + lane.place(i), at, 16);
+            at += step;
+        }
+    }
+
+    __device__ __forceinline__ void load_rows(const Slot &slot, uint32_t to, const void *from,
+                                              int tile) const
+    {
+        Lane<C> lane;
+
+        if (8 * lane.chunk >= params.head_dim) {
+            return;
+        }
+        if (tile < slot.tile_count) {
+            load_masked(slot, to, from, tile);
+        } else {
+            load_full(slot, to, from);
+        }
+    }
+
     /* Ask for the keys of a tile. Tiles must be asked for in order. */
     __device__ __forceinline__ void load_keys(Slot &slot, int tile, int stage)
     {
-        run_row = 0; /* of no use for a masked tile */
         if (tile >= slot.tile_count) {
             bsattn_tile_run_t now = slot.run_ring[run % RING];
             run_row = now.key_row + run_at * KEYS;
@@ -316,13 +342,14 @@ template <class C> struct Worker {
     const bsattn_attend_cuda_params_t &params;
     uint32_t memory; /* Q */
 
-    float m[BANDS][2];
+    float m[BANDS][2]; /* the rows' references; -inf: no key yet */
     float l[BANDS][2]; /* this thread's columns only, until the end */
     float o[BANDS][C::D / 8][4];
 
     /* Of one tile; not members, so that they are known to end with it. */
     using Scores = float[BANDS][KEYS / 8][4];
     using Weights = uint32_t[BANDS][SQUARES][4]; /* fragments A */
+    using Sums = float[BANDS][2];
 
     __device__ __forceinline__ int lane() const
     {
@@ -359,6 +386,15 @@ template <class C> struct Worker {
         return keys + chunk_offset(C::PITCH, lane % 8 + lane / 16 * 8, lane / 8 % 2);
     }
 
+    __device__ __forceinline__ void add(const Sums &sums)
+    {
+#pragma unroll
+        for (int b = 0; b < BANDS; ++b) {
+            l[b][0] += sums[b][0];
+            l[b][1] += sums[b][1];
+        }
+    }
+
     __device__ __forceinline__ View<C::BANDS> view(const Slot &slot, int tile) const;
     __device__ __forceinline__ Sight sight(const Slot &slot, int tile) const;
     __device__ __forceinline__ void scores_full(Scores &s, uint32_t keys);
@@ -366,7 +402,10 @@ template <class C> struct Worker {
                                                 const View<BANDS> &view);
     __device__ __forceinline__ void hide(Scores &s, int band, int square,
                                          const View<BANDS> &view);
-    __device__ __forceinline__ void softmax(const Scores &s, Weights &p);
+    __device__ __forceinline__ bool lacks_reference() const;
+    __device__ __forceinline__ void take_references(const Scores &s);
+    __device__ __forceinline__ void weigh(const Scores &s, Weights &p, Sums &sums) const;
+    __device__ __forceinline__ bool outgrown(const Sums &sums) const;
     __device__ __forceinline__ void results_full(const Weights &p, uint32_t values);
     __device__ __forceinline__ void results_part(const Weights &p, uint32_t values,
                                                  const View<BANDS> &view);
@@ -552,13 +591,29 @@ __device__ __forceinline__ void Worker<C>::scores_part(Scores &s, uint32_t keys,
     }
 }
 
-/* Turn scores into probabilities relative to the rows' maxima, and what was summed before with
- * them. */
-template <class C>
-__device__ __forceinline__ void Worker<C>::softmax(const Scores &s, Weights &p)
+/* Of a score to what is taken 2 to the power of. Hidden scores are -inf and must stay so: never 0. */
+__device__ __forceinline__ float scale_of(const bsattn_attend_cuda_params_t &params)
 {
-    /* Hidden scores are -inf and must stay so: no product with 0. */
-    float scale_log2 = fmaxf(fabsf(unknown(params.scale)) * LOG2_E, 1e-37f);
+    return fmaxf(fabsf(unknown(params.scale)) * LOG2_E, 1e-37f);
+}
+
+/* Whether any row of the warp has had no key yet. */
+template <class C> __device__ __forceinline__ bool Worker<C>::lacks_reference() const
+{
+    bool lacks = false;
+
+#pragma unroll
+    for (int b = 0; b < BANDS; ++b) {
+        lacks = lacks || (m[b][0] == -INFINITY) || (m[b][1] == -INFINITY);
+    }
+    return __any_sync(~0u, lacks) != 0;
+}
+
+/* Rows whose scores have outgrown their reference take the maximum for a new one; what was summed
+ * with the old one is rescaled. */
+template <class C> __device__ __forceinline__ void Worker<C>::take_references(const Scores &s)
+{
+    float scale_log2 = scale_of(params);
 
 #pragma unroll
     for (int b = 0; b < BANDS; ++b) {
@@ -573,20 +628,9 @@ __device__ __forceinline__ void Worker<C>::softmax(const Scores &s, Weights &p)
             top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
             top = fmaxf(top, __shfl_xor_sync(~0u, top, 2)) * scale_log2;
             float now = (top > m[b][h] + MAX_LAG) ? top : m[b][h];
-            float base = (now == -INFINITY) ? 0.0f : now;
-            factor[h] = exp2_approx(m[b][h] - base);
+            factor[h] = exp2_approx(m[b][h] - ((now == -INFINITY) ? 0.0f : now));
             m[b][h] = now;
-            float sum0 = 0.0f;
-            float sum1 = 0.0f;
-#pragma unroll
-            for (int i = 0; i < KEYS / 8; ++i) {
-                float x0 = exp2_approx(fmaf(s[b][i][2 * h], scale_log2, -base));
-                float x1 = exp2_approx(fmaf(s[b][i][2 * h + 1], scale_log2, -base));
-                sum0 += x0;
-                sum1 += x1;
-                p[b][i / 2][2 * (i % 2) + h] = pack<T>(x0, x1);
-            }
-            l[b][h] = fmaf(l[b][h], factor[h], sum0 + sum1);
+            l[b][h] *= factor[h];
         }
         if (__any_sync(~0u, (factor[0] != 1.0f) || (factor[1] != 1.0f))) {
 #pragma unroll
@@ -598,6 +642,43 @@ __device__ __forceinline__ void Worker<C>::softmax(const Scores &s, Weights &p)
             }
         }
     }
+}
+
+/* Turn scores into probabilities. sums: of this thread's. */
+template <class C>
+__device__ __forceinline__ void Worker<C>::weigh(const Scores &s, Weights &p, Sums &sums) const
+{
+    float scale_log2 = scale_of(params);
+
+#pragma unroll
+    for (int b = 0; b < BANDS; ++b) {
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+            float base = (m[b][h] == -INFINITY) ? 0.0f : m[b][h];
+            float sum0 = 0.0f;
+            float sum1 = 0.0f;
+#pragma unroll
+            for (int i = 0; i < KEYS / 8; ++i) {
+                float x0 = exp2_approx(fmaf(s[b][i][2 * h], scale_log2, -base));
+                float x1 = exp2_approx(fmaf(s[b][i][2 * h + 1], scale_log2, -base));
+                sum0 += x0;
+                sum1 += x1;
+                p[b][i / 2][2 * (i % 2) + h] = pack<T>(x0, x1);
+            }
+            sums[b][h] = sum0 + sum1;
+        }
+    }
+}
+
+template <class C> __device__ __forceinline__ bool Worker<C>::outgrown(const Sums &sums) const
+{
+    bool large = false;
+
+#pragma unroll
+    for (int b = 0; b < BANDS; ++b) {
+        large = large || (sums[b][0] > SUM_MAX) || (sums[b][1] > SUM_MAX);
+    }
+    return __any_sync(~0u, large) != 0;
 }
 
 template <class C>
@@ -866,22 +947,38 @@ __device__ __forceinline__ void turn_stage(Loader<C> &loader, Slot &slot, int ti
     }
 }
 
-/* One tile for one warp, which sees all of it if FULL, else some. */
+/* One tile for one warp, which sees all of it if FULL, else some. A row's reference is the maximum of
+ * the first tile with keys for it, and stays. Whether that is good enough for another tile is told by
+ * the sums of its exponentials; if it is not, the tile is scored once more. With one stage its keys
+ * are gone by then, and the maximum is looked for in every tile. */
 template <bool FULL, class C>
 __device__ __forceinline__ void attend_tile(Worker<C> &worker, Loader<C> &loader, Slot &slot,
                                             int tile)
 {
     int stage = tile % C::STAGES;
-    typename Worker<C>::Scores s;
+    bool look = C::STAGES == 1;
     typename Worker<C>::Weights p;
+    typename Worker<C>::Sums sums;
 
-    if (FULL) {
-        worker.scores_full(s, loader.keys_at(stage));
-    } else {
-        worker.scores_part(s, loader.keys_at(stage), worker.view(slot, tile));
+#pragma unroll 1
+    for (;;) {
+        typename Worker<C>::Scores s;
+        if (FULL) {
+            worker.scores_full(s, loader.keys_at(stage));
+        } else {
+            worker.scores_part(s, loader.keys_at(stage), worker.view(slot, tile));
+        }
+        turn_stage(loader, slot, tile);
+        if (look || worker.lacks_reference()) {
+            worker.take_references(s);
+        }
+        worker.weigh(s, p, sums);
+        if ((C::STAGES == 1) || look || !worker.outgrown(sums)) {
+            break;
+        }
+        look = true;
     }
-    turn_stage(loader, slot, tile);
-    worker.softmax(s, p);
+    worker.add(sums);
     if (FULL) {
         worker.results_full(p, loader.values_at(stage));
     } else {

@@ -9,10 +9,9 @@ bsattn_status_t bsattn_cuda_check(cudaError_t error, const char *call)
         return BSATTN_OK;
     }
     (void)cudaGetLastError(); /* what can be recovered from must not be found again later */
-    return bsattn_fail((error == cudaErrorMemoryAllocation) ? BSATTN_ERR_MEMORY
-                                                            : BSATTN_ERR_ENVIRONMENT,
-                       "CUDA: %s: %s (%s)", call, cudaGetErrorString(error),
-                       cudaGetErrorName(error));
+    return bsattn_fail(
+        (error == cudaErrorMemoryAllocation) ? BSATTN_ERR_MEMORY : BSATTN_ERR_ENVIRONMENT,
+        "CUDA: %s: %s (%s)", call, cudaGetErrorString(error), cudaGetErrorName(error));
 }
 
 bsattn_status_t bsattn_cuda_event_create(cudaEvent_t *event_p)
@@ -50,26 +49,35 @@ bsattn_status_t bsattn_cuda_look(cudaError_t error, const char *what, bool *done
     return bsattn_cuda_check(error, what);
 }
 
-bsattn_status_t bsattn_cuda_fail_memory(size_t bytes, const char *purpose)
+const char *bsattn_cuda_free_text(char *buf, size_t size)
 {
     struct cudaDeviceProp properties = {.name = "unknown"};
     size_t available = 0;
     size_t total = 0;
     int device = -1;
-    char need_text[32];
     char have_text[32];
     char total_text[32];
+    bsattn_strbuf_t text;
 
     (void)cudaGetDevice(&device);
     (void)cudaGetDeviceProperties(&properties, device);
     (void)cudaMemGetInfo(&available, &total);
     (void)cudaGetLastError();
-    return bsattn_fail(BSATTN_ERR_MEMORY,
-                       "out of memory: %s%s were refused on GPU %d (%s), %s of %s were free",
+    bsattn_strbuf_init(&text, buf, size);
+    bsattn_strbuf_add(&text, "on GPU %d (%s), %s of %s were free", device, properties.name,
+                      bsattn_text_bytes(have_text, sizeof(have_text), (double)available),
+                      bsattn_text_bytes(total_text, sizeof(total_text), (double)total));
+    return buf;
+}
+
+bsattn_status_t bsattn_cuda_fail_memory(size_t bytes, const char *purpose)
+{
+    char need_text[32];
+    char free_text[BSATTN_CUDA_FREE_TEXT_SIZE];
+
+    return bsattn_fail(BSATTN_ERR_MEMORY, "out of memory: %s%s were refused %s",
                        bsattn_text_bytes(need_text, sizeof(need_text), (double)bytes), purpose,
-                       device, properties.name,
-                       bsattn_text_bytes(have_text, sizeof(have_text), (double)available),
-                       bsattn_text_bytes(total_text, sizeof(total_text), (double)total));
+                       bsattn_cuda_free_text(free_text, sizeof(free_text)));
 }
 
 bsattn_status_t bsattn_cuda_malloc(size_t bytes, const char *purpose, void *memory_p)

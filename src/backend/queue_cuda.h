@@ -36,6 +36,12 @@ bsattn_status_t bsattn_cuda_event_await(cudaStream_t stream, cudaEvent_t event);
 /** Whether an event or a stream that was queried is done. @return BSATTN_OK, or an error as above */
 bsattn_status_t bsattn_cuda_look(cudaError_t error, const char *what, bool *done_p);
 
+enum { BSATTN_CUDA_FREE_TEXT_SIZE = 384 };
+
+/** How much memory the current GPU has left, e.g. "on GPU 0 (NVIDIA H100), 1.0 GB of 80 GB were free".
+ *  @return buf */
+const char *bsattn_cuda_free_text(char *buf, size_t size);
+
 /** Say that memory on the current GPU was refused, how much there was, and what for.
  *  @param purpose  "", or e.g. " for bringing a message together"
  *  @return BSATTN_ERR_MEMORY */

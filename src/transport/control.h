@@ -43,9 +43,14 @@ void bsattn_control_stalled(bsattn_transport_t *transport, const char *what, dou
 /** Wait until a look says done, letting messages move on. Does not return if the deadline passes:
  *  the job is ended.
  *  @param what  what is waited for, e.g. "for NCCL to start"
- *  @return the status of a look that failed, else BSATTN_OK */
+ *  @return the status of a look that failed, or of a rank that told of a failure, else BSATTN_OK */
 bsattn_status_t bsattn_control_until(bsattn_control_t *control, bsattn_look_t *look, void *arg,
                                      const char *what);
+
+/** Tell all other ranks that this one has failed, with bsattn_last_error(): those that wait in
+ *  bsattn_control_until(), maybe for this one and by other means than MPI, return with it. A rank tells
+ *  once, and not of what it was told. It still has to meet the others (bsattn_transport_agree()). */
+void bsattn_control_tell_failure(bsattn_control_t *control, bsattn_status_t status);
 
 /** Send a letter, without waiting for anyone. Letters with the same tag arrive in order.
  *  @param tag    0 .. 99

@@ -1,17 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "transport/mpi_control.h"
 
+#include "transport/agree.h"
+
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* Letters travel beside the words of mpi_watch.c, above their tags. */
-enum { LETTER_TAG = 16 };
+/* Failures and letters travel beside the words of mpi_watch.c, above their tag. */
+enum { FAILURE_TAG = 15, LETTER_TAG = 16 };
 
 struct bsattn_mpi_letter {
     bsattn_mpi_letter_t *next;
     MPI_Request request;
-    char data[BSATTN_LETTER_SIZE];
+    char data[];
 };
 
 bsattn_status_t bsattn_control_init(bsattn_control_t *control, const bsattn_transport_ops_t *ops,
@@ -128,6 +130,26 @@ void bsattn_control_stalled(bsattn_transport_t *transport, const char *what, dou
                              late_ms);
 }
 
+/* Whether another rank has told of its failure: then that is this rank's, too. */
+static bsattn_status_t hear_failure(bsattn_mpi_control_t *mpi)
+{
+    bsattn_verdict_t verdict;
+    MPI_Status status;
+    int there = 0;
+
+    BSATTN_TRY(bsattn_mpi_check(
+        MPI_Iprobe(MPI_ANY_SOURCE, FAILURE_TAG, mpi->watch.side, &there, &status), "MPI_Iprobe"));
+    if (!there) {
+        return BSATTN_OK;
+    }
+    BSATTN_TRY(
+        bsattn_mpi_check(MPI_Recv(&verdict, (int)sizeof(verdict), MPI_BYTE, status.MPI_SOURCE,
+                                  FAILURE_TAG, mpi->watch.side, MPI_STATUS_IGNORE),
+                         "MPI_Recv"));
+    mpi->failure_known = true;
+    return bsattn_verdict_adopt(&verdict, status.MPI_SOURCE, false);
+}
+
 typedef struct until {
     bsattn_control_t *control;
     bsattn_look_t *look;
@@ -139,7 +161,11 @@ static bsattn_status_t look_and_poll(void *arg, bool *done_p)
     const until_t *until = arg;
 
     BSATTN_TRY(until->look(until->arg, done_p));
-    return *done_p ? BSATTN_OK : bsattn_control_poll(&until->control->super);
+    if (*done_p) {
+        return BSATTN_OK;
+    }
+    clear_posted(until->control->mpi);
+    return hear_failure(until->control->mpi);
 }
 
 bsattn_status_t bsattn_control_until(bsattn_control_t *control, bsattn_look_t *look, void *arg,
@@ -150,23 +176,21 @@ bsattn_status_t bsattn_control_until(bsattn_control_t *control, bsattn_look_t *l
     return bsattn_mpi_watch_until(&control->mpi->watch, look_and_poll, &until, what);
 }
 
-bsattn_status_t bsattn_control_post(bsattn_control_t *control, int to, int tag, const void *data,
-                                    size_t bytes)
+static bsattn_status_t send_letter(bsattn_mpi_control_t *mpi, int to, int tag, const void *data,
+                                   size_t bytes)
 {
-    bsattn_mpi_control_t *mpi = control->mpi;
     bsattn_mpi_letter_t *letter;
     bsattn_status_t status;
 
-    BSATTN_ASSERT(bytes <= BSATTN_LETTER_SIZE);
     clear_posted(mpi);
-    letter = malloc(sizeof(*letter));
+    letter = malloc(sizeof(*letter) + bytes);
     if (letter == NULL) {
         return bsattn_fail(BSATTN_ERR_MEMORY, "no memory for a letter to rank %d", to);
     }
     memcpy(letter->data, data, bytes);
-    status = bsattn_mpi_check(MPI_Isend(letter->data, (int)bytes, MPI_BYTE, to, LETTER_TAG + tag,
-                                        mpi->watch.side, &letter->request),
-                              "MPI_Isend");
+    status = bsattn_mpi_check(
+        MPI_Isend(letter->data, (int)bytes, MPI_BYTE, to, tag, mpi->watch.side, &letter->request),
+        "MPI_Isend");
     if (status != BSATTN_OK) {
         free(letter);
         return status;
@@ -174,6 +198,31 @@ bsattn_status_t bsattn_control_post(bsattn_control_t *control, int to, int tag, 
     letter->next = mpi->posted;
     mpi->posted = letter;
     return BSATTN_OK;
+}
+
+void bsattn_control_tell_failure(bsattn_control_t *control, bsattn_status_t status)
+{
+    bsattn_mpi_control_t *mpi = control->mpi;
+    bsattn_verdict_t verdict;
+
+    if (mpi->failure_known) {
+        return;
+    }
+    mpi->failure_known = true;
+    bsattn_verdict_init(&verdict, status);
+    for (int rank = 0; rank < control->super.ranks; ++rank) {
+        if (rank != control->super.first_rank) {
+            (void)send_letter(mpi, rank, FAILURE_TAG, &verdict, sizeof(verdict));
+        }
+    }
+    (void)bsattn_fail(status, "%s", verdict.text); /* the failure to tell, if any, is no news */
+}
+
+bsattn_status_t bsattn_control_post(bsattn_control_t *control, int to, int tag, const void *data,
+                                    size_t bytes)
+{
+    BSATTN_ASSERT(bytes <= BSATTN_LETTER_SIZE);
+    return send_letter(control->mpi, to, LETTER_TAG + tag, data, bytes);
 }
 
 bsattn_status_t bsattn_control_take(bsattn_control_t *control, int from, int tag, void *data,

@@ -384,6 +384,7 @@ static bsattn_status_t connect_ring(nccl_transport_t *nccl)
                                       "for its neighbours to be heard by NCCL");
     }
     if (status != BSATTN_OK) {
+        bsattn_control_tell_failure(&nccl->control, status);
         bsattn_nccl_abort(&nccl->comm); /* else freeing waits for a message that never comes */
     }
     (void)cudaFree(memory);

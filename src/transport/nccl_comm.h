@@ -28,7 +28,9 @@ typedef struct bsattn_nccl_message {
 } bsattn_nccl_message_t;
 
 /** Say what call of NCCL failed. That ends the communicator: kernels that wait for a peer are told
- *  to give up. @return BSATTN_OK (also if the call is under way) or BSATTN_ERR_ENVIRONMENT */
+ *  to give up.
+ *  @return BSATTN_OK (also if the call is under way), BSATTN_ERR_MEMORY if NCCL was refused memory on
+ *          the GPU, or BSATTN_ERR_ENVIRONMENT */
 bsattn_status_t bsattn_nccl_check(bsattn_nccl_comm_t *comm, ncclResult_t result, const char *call);
 
 /** Look, without waiting, for an error and whether all that was asked for is under way on the GPU.

@@ -240,6 +240,15 @@ alive() {
     [ -n "$state" ] && [ "$state" != Z ] && [ "$state" != X ]
 }
 
+# CUDA's multi-process service takes a while to forget a process that was killed.
+wait_for_gpu() {
+    local i
+    for i in $(seq 20); do
+        "$ring" run --backend cuda --seq 1K --check=off -w 0 -n 1 >/dev/null 2>&1 </dev/null && return
+        sleep 0.5
+    done
+}
+
 # broken_rank SIGNAL TRANSPORT: send it to a rank in the midst of its iterations.
 broken_rank() {
     local signal=$1 transport=$2 ranks=3 code=0 name why pid left i began
@@ -252,6 +261,7 @@ broken_rank() {
         skip "$name: $why"
         return
     fi
+    wait_for_gpu
     BSATTN_NCCL_MODE=$(mode_of "$transport") "$mpiexec" "$numproc" "$ranks" "$ring" run --backend cuda \
         --transport "${transport%-put}" --seq 8K --heads 4 --timeout 5 --check=off -w 0 -n 1000000 >"$work/told" 2>&1 </dev/null &
     job=$!

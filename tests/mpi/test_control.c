@@ -120,14 +120,51 @@ static void test_meeting(int rank, int ranks)
     EXPECT(bsattn_transport_barrier(&control.super) == BSATTN_OK, "%s", bsattn_last_error());
 }
 
+static bsattn_status_t look_in_vain(void *arg, bool *done_p)
+{
+    (void)arg;
+    *done_p = false;
+    return BSATTN_OK;
+}
+
+/* The last rank fails where the others wait for something that only it could bring about. */
+static void test_failure(int rank, int ranks)
+{
+    char expected[64];
+    bsattn_status_t status;
+
+    if (rank == ranks - 1) {
+        status = bsattn_fail(BSATTN_ERR_MEMORY, "its GPU is full");
+        bsattn_control_tell_failure(&control, status);
+        EXPECT(strcmp(bsattn_last_error(), "its GPU is full") == 0, "%s", bsattn_last_error());
+        bsattn_control_tell_failure(&control, bsattn_fail(BSATTN_ERR_INPUT, "told once only"));
+        status = bsattn_fail(BSATTN_ERR_MEMORY, "its GPU is full");
+    } else {
+        status = bsattn_control_until(&control, look_in_vain, NULL, "for the last rank");
+        EXPECT(status == BSATTN_ERR_MEMORY, "%d", (int)status);
+        /* What one was told is not passed on, or letters would never end. */
+        bsattn_control_tell_failure(&control, status);
+    }
+    EXPECT(bsattn_transport_agree(&control.super, status) == BSATTN_ERR_MEMORY, "all fail");
+    (void)snprintf(expected, sizeof(expected),
+                   (ranks > 1) ? "rank %d: its GPU is full" : "its GPU is full", ranks - 1);
+    EXPECT(strcmp(bsattn_last_error(), expected) == 0, "%s", bsattn_last_error());
+    /* Nothing else is on its way. */
+    EXPECT(bsattn_transport_barrier(&control.super) == BSATTN_OK, "%s", bsattn_last_error());
+    for (int i = 0; i < 2; ++i) {
+        int looks = 0;
+        EXPECT(bsattn_control_until(&control, look_three_times, &looks, "for looks") == BSATTN_OK,
+               "%s", bsattn_last_error());
+    }
+}
+
 static void test_missing(void)
 {
     MPI_Comm comm = MPI_COMM_WORLD;
     bsattn_transport_t *transport = NULL;
 
     if (bsattn_nccl_version() == 0) {
-        EXPECT(bsattn_transport_nccl_create(&comm, 10.0, 0, &transport) ==
-                   BSATTN_ERR_ENVIRONMENT,
+        EXPECT(bsattn_transport_nccl_create(&comm, 10.0, 0, &transport) == BSATTN_ERR_ENVIRONMENT,
                "there is no NCCL");
         EXPECT(strstr(bsattn_last_error(), "nccl") != NULL, "%s", bsattn_last_error());
     }
@@ -150,6 +187,7 @@ int main(int argc, char **argv)
     test_no_letter(rank, ranks);
     test_until();
     test_meeting(rank, ranks);
+    test_failure(rank, ranks);
     test_missing();
     bsattn_control_free(&control);
     code = vote("control");

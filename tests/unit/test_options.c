@@ -633,6 +633,12 @@ static void test_random_problems(void **state)
     assert_true((drawn.seed == again.seed) && (drawn.problem.seq_len == again.problem.seq_len));
 }
 
+static int remove_file(void **state)
+{
+    (void)state;
+    return remove("options.conf");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -659,5 +665,5 @@ int main(void)
         cmocka_unit_test(test_random_problems),
     };
 
-    return cmocka_run_group_tests_name("options", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("options", tests, NULL, remove_file);
 }

@@ -523,6 +523,12 @@ static void test_digest_mix(void **state)
     assert_true(bsattn_digest_mix(1, 1) != bsattn_digest_mix(1, 2));
 }
 
+static int remove_file(void **state)
+{
+    (void)state;
+    return remove("report.json");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -544,5 +550,5 @@ int main(void)
         cmocka_unit_test(test_digest_mix),
     };
 
-    return cmocka_run_group_tests_name("report", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("report", tests, NULL, remove_file);
 }
