@@ -26,8 +26,9 @@ typedef struct need_list {
 typedef struct work {
     bsattn_row_work_t row_work;
     bsattn_spans_t row;
-    bsattn_spans_t used; /* blocks used by the rank at hand */
-    int32_t *edge;       /* [nb + 1] difference array, zero between uses */
+    bsattn_spans_t before; /* the row before it, all of which is in used */
+    bsattn_spans_t used;   /* blocks used by the rank at hand */
+    int32_t *edge;         /* [nb + 1] difference array, zero between uses */
 } work_t;
 
 /* Buffers of one build. */
@@ -50,6 +51,7 @@ static void build_free(build_t *build)
     for (int t = 0; (build->works != NULL) && (t < build->threads); ++t) {
         bsattn_row_work_free(&build->works[t].row_work);
         bsattn_spans_free(&build->works[t].row);
+        bsattn_spans_free(&build->works[t].before);
         bsattn_spans_free(&build->works[t].used);
         free(build->works[t].edge);
     }
@@ -210,6 +212,21 @@ static bsattn_status_t make_set(work_t *work, bsattn_spans_t *spans)
     return union_by_edges(work, range, spans);
 }
 
+/* Add to work->used what the row has and the one before it has not: neighbours have most in common. */
+static bsattn_status_t use_row(work_t *work)
+{
+    bsattn_spans_t fresh;
+    size_t first;
+    size_t last;
+
+    bsattn_spans_common(&work->before, &work->row, &first, &last);
+    fresh =
+        (bsattn_spans_t){.items = work->row.items + first, .count = work->row.count - first - last};
+    BSATTN_TRY(bsattn_spans_append(&work->used, &fresh));
+    bsattn_spans_swap(&work->before, &work->row);
+    return BSATTN_OK;
+}
+
 /* Collect in work->used the blocks that a rank's rows touch through the query heads of a kv
  * class. */
 static bsattn_status_t collect_used(const bsattn_demand_t *demand, work_t *work, int kv_class,
@@ -219,6 +236,7 @@ static bsattn_status_t collect_used(const bsattn_demand_t *demand, work_t *work,
     int64_t rows = bsattn_layout_count(&demand->layout, rank);
 
     bsattn_spans_clear(&work->used);
+    bsattn_spans_clear(&work->before);
     for (int c = 0; c < demand->list_class_count; ++c) {
         if (demand->list_classes[c].kv_class != kv_class) {
             continue;
@@ -227,7 +245,7 @@ static bsattn_status_t collect_used(const bsattn_demand_t *demand, work_t *work,
             BSATTN_TRY(bsattn_pattern_class_row(pattern, demand->list_classes[c].pattern_class,
                                                 bsattn_layout_block(&demand->layout, rank, r),
                                                 &work->row_work, &work->row));
-            BSATTN_TRY(bsattn_spans_append(&work->used, &work->row));
+            BSATTN_TRY(use_row(work));
             if (work->used.count > 4 * (size_t)demand->layout.blocks + 1024) {
                 BSATTN_TRY(make_set(work, &work->used));
             }

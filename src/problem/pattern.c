@@ -164,6 +164,30 @@ bsattn_status_t bsattn_pattern_row(bsattn_pattern_t *pattern, int head, int64_t 
     return BSATTN_OK;
 }
 
+/* Unmasked pairs of a row, of blocks and of tokens. All blocks are whole but the last of the sequence,
+ * and under causal the row's own; either ends a span. */
+static void row_pairs(const bsattn_pattern_t *pattern, int64_t row, const bsattn_spans_t *spans,
+                      double *block_p, double *token_p)
+{
+    const bsattn_problem_t *problem = &pattern->problem;
+    double queries = (double)bsattn_problem_span_tokens(problem, row, row + 1);
+    int64_t missing = pattern->blocks * problem->block - problem->seq_len; /* in the last block */
+    int64_t blocks = 0;
+    int64_t ends = 0;
+    int64_t diagonals = 0;
+
+    for (size_t s = 0; s < spans->count; ++s) {
+        bsattn_span_t span = spans->items[s];
+        blocks += span.last - span.first;
+        ends += (span.last == pattern->blocks) ? 1 : 0;
+        diagonals += (span.last == row + 1) ? 1 : 0;
+    }
+    diagonals = problem->causal ? diagonals : 0;
+    *block_p = (double)blocks;
+    *token_p = queries * (double)(blocks * problem->block - ends * missing) -
+               (double)diagonals * queries * (queries - 1.0) / 2.0;
+}
+
 /* Pairs of one class over all rows. */
 static bsattn_status_t class_pairs(const bsattn_pattern_t *pattern, int class_index,
                                    double *block_p, double *token_p)
@@ -176,9 +200,12 @@ static bsattn_status_t class_pairs(const bsattn_pattern_t *pattern, int class_in
 
     for (int64_t i = 0; (i < pattern->blocks) && (status == BSATTN_OK); ++i) {
         status = bsattn_pattern_class_row(pattern, class_index, i, &work, &row);
-        for (size_t s = 0; (s < row.count) && (status == BSATTN_OK); ++s) {
-            block += (double)(row.items[s].last - row.items[s].first);
-            token += bsattn_pattern_span_pairs(pattern, i, row.items[s]);
+        if (status == BSATTN_OK) {
+            double blocks_of_row;
+            double tokens_of_row;
+            row_pairs(pattern, i, &row, &blocks_of_row, &tokens_of_row);
+            block += blocks_of_row;
+            token += tokens_of_row;
         }
     }
     bsattn_spans_free(&row);

@@ -107,8 +107,4 @@ void bsattn_term_resolve_density(bsattn_term_t *term, int64_t blocks, bool causa
 bsattn_status_t bsattn_pattern_class_row(const bsattn_pattern_t *pattern, int class_index,
                                          int64_t row, bsattn_row_work_t *work, bsattn_spans_t *out);
 
-/** @return unmasked token pairs of one batch item and head in a span of a row; under causal a span
- *  that ends with the diagonal block is masked in it */
-double bsattn_pattern_span_pairs(const bsattn_pattern_t *pattern, int64_t row, bsattn_span_t span);
-
 #endif

@@ -254,15 +254,3 @@ bsattn_status_t bsattn_pattern_class_row(const bsattn_pattern_t *pattern, int cl
     }
     return BSATTN_OK;
 }
-
-double bsattn_pattern_span_pairs(const bsattn_pattern_t *pattern, int64_t row, bsattn_span_t span)
-{
-    const bsattn_problem_t *problem = &pattern->problem;
-    double queries = (double)bsattn_problem_span_tokens(problem, row, row + 1);
-
-    if (problem->causal && (span.last == row + 1)) {
-        return queries * (double)bsattn_problem_span_tokens(problem, span.first, row + 1) -
-               queries * (queries - 1.0) / 2.0;
-    }
-    return queries * (double)bsattn_problem_span_tokens(problem, span.first, span.last);
-}

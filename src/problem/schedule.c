@@ -128,15 +128,6 @@ static int heads_in_list(const bsattn_demand_t *demand, int list_class)
     return heads;
 }
 
-/* @param queries  tokens of the query block */
-static double run_pairs(const bsattn_demand_t *demand, double queries, const raw_run_t *run)
-{
-    if (run->partial) {
-        return queries * (queries + 1.0) / 2.0;
-    }
-    return queries * (double)bsattn_demand_slot_tokens(demand, run->owner, run->slot, run->count);
-}
-
 /* ---------------------------------------------------------------------------------------- state */
 
 /* Where the states of query blocks are.
@@ -163,47 +154,169 @@ static int64_t place_states(const bsattn_demand_t *demand, int64_t rows, int32_t
 
 /* -------------------------------------------------------------------------------------- counting */
 
+/* The row at hand, by step: neighbours have most of it in common, so it is counted by what comes and
+ * what goes. */
+typedef struct tally {
+    int64_t *runs;   /* [P] */
+    int64_t *tokens; /* [P], of keys */
+    int32_t *active; /* [P]: steps with runs, in any order */
+    int32_t *place;  /* [P], in active, of those */
+    int active_count;
+    int64_t run_count;
+    bsattn_row_work_t row_work;
+    bsattn_spans_t row;    /* without the diagonal */
+    bsattn_spans_t before; /* the row that is counted */
+} tally_t;
+
+static void tally_free(tally_t *tally)
+{
+    bsattn_row_work_free(&tally->row_work);
+    bsattn_spans_free(&tally->row);
+    bsattn_spans_free(&tally->before);
+    free(tally->runs);
+    free(tally->tokens);
+    free(tally->active);
+    free(tally->place);
+}
+
+static bsattn_status_t tally_alloc(tally_t *tally, int ranks)
+{
+    tally->runs = calloc((size_t)ranks, sizeof(*tally->runs));
+    tally->tokens = calloc((size_t)ranks, sizeof(*tally->tokens));
+    tally->active = calloc((size_t)ranks, sizeof(*tally->active));
+    tally->place = calloc((size_t)ranks, sizeof(*tally->place));
+    return ((tally->runs == NULL) || (tally->tokens == NULL) || (tally->active == NULL) ||
+            (tally->place == NULL))
+               ? fail_memory()
+               : BSATTN_OK;
+}
+
+static void tally_piece(tally_t *tally, int step, int64_t runs, int64_t tokens)
+{
+    if (tally->runs[step] == 0) {
+        tally->place[step] = tally->active_count;
+        tally->active[tally->active_count++] = step;
+    }
+    tally->runs[step] += runs;
+    tally->tokens[step] += tokens;
+    tally->run_count += runs;
+    if (tally->runs[step] == 0) {
+        int32_t moved = tally->active[--tally->active_count];
+        tally->active[tally->place[step]] = moved;
+        tally->place[moved] = tally->place[step];
+    }
+}
+
+/* @param sign  1: spans come, -1: they go */
+static void tally_spans(tally_t *tally, const bsattn_demand_t *demand, int rank,
+                        const bsattn_span_t *spans, size_t count, int sign)
+{
+    for (size_t s = 0; s < count; ++s) {
+        bsattn_piece_walk_t walk;
+        bsattn_piece_t piece;
+
+        bsattn_piece_begin(&walk, &demand->layout, spans[s]);
+        while (bsattn_piece_next(&walk, &piece)) {
+            tally_piece(
+                tally, bsattn_demand_hop(demand, rank, piece.owner), sign,
+                sign * bsattn_demand_slot_tokens(demand, piece.owner, piece.slot, piece.count));
+        }
+    }
+}
+
+/* Take the diagonal block of a row out of its spans. @return how often it was there */
+static int64_t remove_diagonal(bsattn_spans_t *row, int64_t block)
+{
+    int64_t removed = 0;
+    size_t kept = 0;
+
+    for (size_t s = 0; s < row->count; ++s) {
+        bsattn_span_t span = row->items[s];
+        if (span.last == block + 1) {
+            --span.last;
+            ++removed;
+        }
+        row->items[kept] = span;
+        kept += (span.first < span.last) ? 1 : 0;
+    }
+    row->count = kept;
+    return removed;
+}
+
+/* Count a row of a list class. @return diagonal blocks, which are in the rank's own chunk, through
+ *  diagonals_p */
+static bsattn_status_t tally_row(tally_t *tally, const bsattn_demand_t *demand, int rank,
+                                 int list_class, int64_t local_row, int64_t *diagonals_p)
+{
+    int64_t i = bsattn_layout_block(&demand->layout, rank, local_row);
+    size_t first;
+    size_t last;
+
+    BSATTN_TRY(bsattn_pattern_class_row(demand->pattern,
+                                        demand->list_classes[list_class].pattern_class, i,
+                                        &tally->row_work, &tally->row));
+    *diagonals_p = demand->pattern->problem.causal ? remove_diagonal(&tally->row, i) : 0;
+    bsattn_spans_common(&tally->before, &tally->row, &first, &last);
+    tally_spans(tally, demand, rank, tally->row.items + first, tally->row.count - first - last, 1);
+    tally_spans(tally, demand, rank, tally->before.items + first,
+                tally->before.count - first - last, -1);
+    bsattn_spans_swap(&tally->before, &tally->row);
+    return BSATTN_OK;
+}
+
+/* What the row at hand adds.
+ * @param queries  tokens of the query block
+ * @return its items */
+static int64_t add_row(const tally_t *tally, double queries, int heads, int64_t diagonals,
+                       double *pairs_of_hop, bsattn_schedule_counts_t *counts)
+{
+    bool diagonal_alone = (diagonals > 0) && (tally->runs[0] == 0);
+    int64_t items = tally->active_count + (diagonal_alone ? 1 : 0);
+
+    for (int k = 0; k <= tally->active_count; ++k) {
+        bool diagonal = k == tally->active_count;
+        int step = diagonal ? 0 : tally->active[k];
+        double pairs =
+            heads * queries *
+            (diagonal ? (double)diagonals * (queries + 1.0) / 2.0 : (double)tally->tokens[step]);
+        counts->pairs_token += pairs;
+        if (pairs_of_hop != NULL) {
+            pairs_of_hop[step] += pairs;
+        }
+    }
+    counts->items += items;
+    counts->runs += tally->run_count + diagonals;
+    counts->empty_rows += (items == 0) ? 1 : 0;
+    return items;
+}
+
 bsattn_status_t bsattn_schedule_count(const bsattn_demand_t *demand, int rank, double *pairs_of_hop,
                                       bsattn_schedule_counts_t *counts_p)
 {
     int64_t rows = bsattn_layout_count(&demand->layout, rank);
     bsattn_schedule_counts_t counts = {0};
-    build_t build = {0};
-    int64_t *stamp = calloc((size_t)demand->layout.ranks, sizeof(*stamp));
+    tally_t tally = {0};
     int32_t *states = calloc((size_t)rows + 1, sizeof(*states));
-    bsattn_status_t status = ((stamp == NULL) || (states == NULL)) ? fail_memory() : BSATTN_OK;
-    int64_t mark = 0;
+    bsattn_status_t status =
+        (states == NULL) ? fail_memory() : tally_alloc(&tally, demand->layout.ranks);
 
     for (int c = 0; (c < demand->list_class_count) && (status == BSATTN_OK); ++c) {
         int heads = heads_in_list(demand, c);
         for (int64_t r = 0; (r < rows) && (status == BSATTN_OK); ++r) {
             double queries = (double)bsattn_demand_slot_tokens(demand, rank, r, 1);
-            int64_t items = 0;
-            build.raw.count = 0;
-            status = collect_row(demand, rank, c, r, &build.row_work, &build.row, &build.raw);
-            ++mark;
-            for (size_t k = 0; k < build.raw.count; ++k) {
-                const raw_run_t *run = &build.raw.items[k];
-                double pairs = heads * run_pairs(demand, queries, run);
-                items += (stamp[run->step] != mark) ? 1 : 0;
-                stamp[run->step] = mark;
-                counts.pairs_token += pairs;
-                if (pairs_of_hop != NULL) {
-                    pairs_of_hop[run->step] += pairs;
-                }
+            int64_t diagonals = 0;
+            status = tally_row(&tally, demand, rank, c, r, &diagonals);
+            if (status == BSATTN_OK) {
+                int64_t items = add_row(&tally, queries, heads, diagonals, pairs_of_hop, &counts);
+                states[r] |= (items > 1) ? 1 : 0;
             }
-            counts.items += items;
-            counts.runs += (int64_t)build.raw.count;
-            counts.empty_rows += (items == 0) ? 1 : 0;
-            states[r] |= (items > 1) ? 1 : 0;
         }
     }
     if (status == BSATTN_OK) {
         counts.state_blocks = place_states(demand, rows, states);
     }
-    free(stamp);
     free(states);
-    build_free(&build);
+    tally_free(&tally);
     BSATTN_TRY(status);
     *counts_p = counts;
     return BSATTN_OK;

@@ -65,7 +65,7 @@ bsattn_status_t bsattn_spans_append(bsattn_spans_t *spans, const bsattn_spans_t 
     return BSATTN_OK;
 }
 
-static void spans_swap(bsattn_spans_t *a, bsattn_spans_t *b)
+void bsattn_spans_swap(bsattn_spans_t *a, bsattn_spans_t *b)
 {
     bsattn_spans_t swap = *a;
 
@@ -73,37 +73,103 @@ static void spans_swap(bsattn_spans_t *a, bsattn_spans_t *b)
     *b = swap;
 }
 
-/* Merge two sets into an empty list that has room. */
+static bool same_spans(const bsattn_span_t *a, const bsattn_span_t *b, size_t count)
+{
+    return memcmp(a, b, count * sizeof(*a)) == 0;
+}
+
+void bsattn_spans_common(const bsattn_spans_t *a, const bsattn_spans_t *b, size_t *first_p,
+                         size_t *last_p)
+{
+    size_t shorter = (a->count < b->count) ? a->count : b->count;
+    size_t first = 0;
+    size_t last = 0;
+
+    /* Many at a time, then one by one. */
+    for (size_t step = 64; step > 0; step = (step == 64) ? 1 : 0) {
+        while ((step <= shorter - first) && same_spans(a->items + first, b->items + first, step)) {
+            first += step;
+        }
+    }
+    for (size_t step = 64; step > 0; step = (step == 64) ? 1 : 0) {
+        while ((step <= shorter - first - last) &&
+               same_spans(a->items + a->count - last - step, b->items + b->count - last - step,
+                          step)) {
+            last += step;
+        }
+    }
+    *first_p = first;
+    *last_p = last;
+}
+
+/* Of count ascending spans, how many end before x, without touching it. */
+static size_t count_before(const bsattn_span_t *items, size_t count, int32_t x)
+{
+    size_t low = 0;
+    size_t high = count;
+
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (items[middle].last < x) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return low;
+}
+
+/* Append spans of a set, of which the first ones may touch or overlap the last of out, which has
+ * room. */
+static void take(bsattn_spans_t *out, const bsattn_span_t *items, size_t count)
+{
+    size_t joined = 0;
+
+    while ((joined < count) && (out->count > 0) &&
+           (items[joined].first <= out->items[out->count - 1].last)) {
+        bsattn_span_t *tail = &out->items[out->count - 1];
+        tail->last = (items[joined].last > tail->last) ? items[joined].last : tail->last;
+        ++joined;
+    }
+    if (joined < count) {
+        memcpy(out->items + out->count, items + joined, (count - joined) * sizeof(*items));
+        out->count += count - joined;
+    }
+}
+
+/* Merge two sets into an empty list that has room: as much at a time as comes before the other's
+ * next. */
 static void spans_merge(const bsattn_spans_t *a, const bsattn_spans_t *b, bsattn_spans_t *out)
 {
     size_t i = 0;
     size_t j = 0;
 
-    while ((i < a->count) || (j < b->count)) {
-        bool from_a =
-            (j == b->count) || ((i < a->count) && (a->items[i].first <= b->items[j].first));
-        bsattn_span_t next = from_a ? a->items[i++] : b->items[j++];
-        bsattn_span_t *tail = out->items + out->count - 1;
+    while ((i < a->count) && (j < b->count)) {
+        bool from_a = a->items[i].first <= b->items[j].first;
+        const bsattn_spans_t *from = from_a ? a : b;
+        size_t *at = from_a ? &i : &j;
+        int32_t next = from_a ? b->items[j].first : a->items[i].first;
+        size_t count = count_before(from->items + *at, from->count - *at, next);
 
-        if ((out->count > 0) && (next.first <= tail->last)) {
-            tail->last = (next.last > tail->last) ? next.last : tail->last;
-        } else {
-            out->items[out->count++] = next;
-        }
+        count = (count == 0) ? 1 : count;
+        take(out, from->items + *at, count);
+        *at += count;
     }
+    take(out, a->items + i, a->count - i);
+    take(out, b->items + j, b->count - j);
 }
 
 bsattn_status_t bsattn_spans_unite(bsattn_spans_t *set, bsattn_spans_t *other,
                                    bsattn_spans_t *buffer)
 {
     if (set->count == 0) {
-        spans_swap(set, other);
+        bsattn_spans_swap(set, other);
         return BSATTN_OK;
     }
     bsattn_spans_clear(buffer);
     BSATTN_TRY(spans_reserve(buffer, set->count + other->count));
     spans_merge(set, other, buffer);
-    spans_swap(set, buffer);
+    bsattn_spans_swap(set, buffer);
     return BSATTN_OK;
 }
 

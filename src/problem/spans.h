@@ -35,6 +35,14 @@ bsattn_status_t bsattn_spans_add_strided(bsattn_spans_t *spans, int64_t first, i
 /** Append all spans of other as they are. */
 bsattn_status_t bsattn_spans_append(bsattn_spans_t *spans, const bsattn_spans_t *other);
 
+/** Exchange two lists. */
+void bsattn_spans_swap(bsattn_spans_t *a, bsattn_spans_t *b);
+
+/** What two lists have in common at their ends: of a, only a->items[*first_p .. a->count - *last_p) may
+ *  be missing in b, and the same of b. */
+void bsattn_spans_common(const bsattn_spans_t *a, const bsattn_spans_t *b, size_t *first_p,
+                         size_t *last_p);
+
 /** Unite a set with another, which is used up. @param buffer  overwritten; neither of them */
 bsattn_status_t bsattn_spans_unite(bsattn_spans_t *set, bsattn_spans_t *other,
                                    bsattn_spans_t *buffer);
