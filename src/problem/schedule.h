@@ -65,13 +65,19 @@ typedef struct bsattn_schedule_counts {
     int64_t runs; /**< key runs before joining neighbours */
     int64_t empty_rows;
     int64_t state_blocks; /**< as in bsattn_schedule_t */
-    double pairs_token; /**< unmasked token pairs, summed over query heads, of one batch item */
+    double pairs_token;   /**< unmasked token pairs, summed over query heads, of one batch item */
 } bsattn_schedule_counts_t;
 
 /** Count one rank's work. @param pairs_of_hop [P], added to: token pairs by hop summed over query
  *  heads; may be NULL */
 bsattn_status_t bsattn_schedule_count(const bsattn_demand_t *demand, int rank, double *pairs_of_hop,
                                       bsattn_schedule_counts_t *counts_p);
+
+/** Where the states of query blocks are.
+ *  @param places  [rows]: before, nonzero for a block that needs one; after, the places, of which
+ *                 those of blocks without one are another's
+ *  @return the number of places */
+int64_t bsattn_schedule_place_states(const bsattn_demand_t *demand, int64_t rows, int32_t *places);
 
 /** @return bytes of a schedule with these counts, but for the forward runs */
 int64_t bsattn_schedule_bytes(const bsattn_demand_t *demand,
