@@ -15,8 +15,8 @@ static int heads_in_list(const bsattn_demand_t *demand, int list_class)
     return heads;
 }
 
-/* The row at hand, by step: neighbours have most of it in common, so it is counted by what comes and
- * what goes. */
+/* The row at hand, by step. Where it has most in common with the row before it, it is counted by what
+ * comes and what goes. */
 typedef struct tally {
     int64_t *runs;   /* [P] */
     int64_t *tokens; /* [P], of keys */
@@ -66,6 +66,16 @@ static void tally_piece(tally_t *tally, int step, int64_t runs, int64_t tokens)
         tally->active[tally->place[step]] = moved;
         tally->place[moved] = tally->place[step];
     }
+}
+
+static void tally_clear(tally_t *tally)
+{
+    for (int k = 0; k < tally->active_count; ++k) {
+        tally->runs[tally->active[k]] = 0;
+        tally->tokens[tally->active[k]] = 0;
+    }
+    tally->active_count = 0;
+    tally->run_count = 0;
 }
 
 /* @param sign  1: spans come, -1: they go */
@@ -118,9 +128,15 @@ static bsattn_status_t tally_row(tally_t *tally, const bsattn_demand_t *demand, 
                                         &tally->row_work, &tally->row));
     *diagonals_p = demand->pattern->problem.causal ? remove_diagonal(&tally->row, i) : 0;
     bsattn_spans_common(&tally->before, &tally->row, &first, &last);
-    tally_spans(tally, demand, rank, tally->row.items + first, tally->row.count - first - last, 1);
-    tally_spans(tally, demand, rank, tally->before.items + first,
-                tally->before.count - first - last, -1);
+    if (2 * (first + last) < tally->before.count) {
+        tally_clear(tally);
+        tally_spans(tally, demand, rank, tally->row.items, tally->row.count, 1);
+    } else {
+        tally_spans(tally, demand, rank, tally->row.items + first, tally->row.count - first - last,
+                    1);
+        tally_spans(tally, demand, rank, tally->before.items + first,
+                    tally->before.count - first - last, -1);
+    }
     bsattn_spans_swap(&tally->before, &tally->row);
     return BSATTN_OK;
 }
