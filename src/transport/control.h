@@ -49,8 +49,14 @@ bsattn_status_t bsattn_control_until(bsattn_control_t *control, bsattn_look_t *l
 
 /** Tell all other ranks that this one has failed, with bsattn_last_error(): those that wait in
  *  bsattn_control_until(), maybe for this one and by other means than MPI, return with it. A rank tells
- *  once, and not of what it was told. It still has to meet the others (bsattn_transport_agree()). */
-void bsattn_control_tell_failure(bsattn_control_t *control, bsattn_status_t status);
+ *  once, and not of what it was told: where another has told already, that is the cause. It still has
+ *  to meet the others (bsattn_transport_agree()).
+ *  @return the status to go on with, bsattn_last_error() being its: this one, or the other's */
+bsattn_status_t bsattn_control_tell_failure(bsattn_control_t *control, bsattn_status_t status);
+
+/** Collective, after ranks have failed and before bsattn_control_free(): take what they told and nobody
+ *  has heard, which some MPIs do not forgive. bsattn_last_error() stays. */
+void bsattn_control_forget_failures(bsattn_control_t *control);
 
 /** Send a letter, without waiting for anyone. Letters with the same tag arrive in order.
  *  @param tag    0 .. 99

@@ -146,7 +146,7 @@ static bsattn_status_t hear_failure(bsattn_mpi_control_t *mpi)
         bsattn_mpi_check(MPI_Recv(&verdict, (int)sizeof(verdict), MPI_BYTE, status.MPI_SOURCE,
                                   FAILURE_TAG, mpi->watch.side, MPI_STATUS_IGNORE),
                          "MPI_Recv"));
-    mpi->failure_known = true;
+    ++mpi->heard;
     return bsattn_verdict_adopt(&verdict, status.MPI_SOURCE, false);
 }
 
@@ -200,22 +200,60 @@ static bsattn_status_t send_letter(bsattn_mpi_control_t *mpi, int to, int tag, c
     return BSATTN_OK;
 }
 
-void bsattn_control_tell_failure(bsattn_control_t *control, bsattn_status_t status)
+bsattn_status_t bsattn_control_tell_failure(bsattn_control_t *control, bsattn_status_t status)
 {
     bsattn_mpi_control_t *mpi = control->mpi;
     bsattn_verdict_t verdict;
 
-    if (mpi->failure_known) {
-        return;
+    if (mpi->told || (mpi->heard > 0)) {
+        return status;
     }
-    mpi->failure_known = true;
     bsattn_verdict_init(&verdict, status);
+    BSATTN_TRY(hear_failure(mpi));
+    mpi->told = true;
     for (int rank = 0; rank < control->super.ranks; ++rank) {
         if (rank != control->super.first_rank) {
             (void)send_letter(mpi, rank, FAILURE_TAG, &verdict, sizeof(verdict));
         }
     }
-    (void)bsattn_fail(status, "%s", verdict.text); /* the failure to tell, if any, is no news */
+    return bsattn_fail(status, "%s", verdict.text); /* a letter that could not leave is no news */
+}
+
+typedef struct tellers {
+    bsattn_mpi_control_t *mpi;
+    int count;
+} tellers_t;
+
+static bsattn_status_t look_for_tellers(void *arg, bool *done_p)
+{
+    const tellers_t *tellers = arg;
+
+    *done_p = tellers->mpi->heard >= tellers->count;
+    if (!*done_p) { /* else the next would be of another time */
+        (void)hear_failure(tellers->mpi);
+    }
+    return BSATTN_OK;
+}
+
+void bsattn_control_forget_failures(bsattn_control_t *control)
+{
+    bsattn_transport_t *super = &control->super;
+    bsattn_mpi_control_t *mpi = control->mpi;
+    bsattn_outcome_t mine = {.status = mpi->told ? 1 : 0};
+    tellers_t tellers = {.mpi = mpi};
+    bsattn_verdict_t kept;
+
+    bsattn_verdict_init(&kept, BSATTN_OK);
+    if (bsattn_control_gather(super, &mine, sizeof(mine), super->outcomes) == BSATTN_OK) {
+        for (int rank = 0; rank < super->ranks; ++rank) {
+            tellers.count += ((rank != super->first_rank) ? super->outcomes[rank].status : 0);
+        }
+        (void)bsattn_mpi_watch_until(&mpi->watch, look_for_tellers, &tellers,
+                                     "for what ranks that failed told");
+    }
+    mpi->told = false;
+    mpi->heard = 0;
+    (void)bsattn_fail(BSATTN_OK, "%s", kept.text);
 }
 
 bsattn_status_t bsattn_control_post(bsattn_control_t *control, int to, int tag, const void *data,

@@ -384,7 +384,7 @@ static bsattn_status_t connect_ring(nccl_transport_t *nccl)
                                       "for its neighbours to be heard by NCCL");
     }
     if (status != BSATTN_OK) {
-        bsattn_control_tell_failure(&nccl->control, status);
+        status = bsattn_control_tell_failure(&nccl->control, status);
         bsattn_nccl_abort(&nccl->comm); /* else freeing waits for a message that never comes */
     }
     (void)cudaFree(memory);
@@ -441,6 +441,7 @@ bsattn_status_t bsattn_transport_nccl_create(const void *comm, double timeout_s,
     status = nccl_init(nccl);
     if (status != BSATTN_OK) {
         bsattn_nccl_abort(&nccl->comm);
+        bsattn_control_forget_failures(&nccl->control);
         nccl_destroy(&nccl->control.super);
         return status;
     }

@@ -41,7 +41,7 @@ bsattn_status_t bsattn_nccl_check(bsattn_nccl_comm_t *comm, ncclResult_t result,
                              ncclGetErrorString(result), (detail[0] != '\0') ? ": " : "", detail);
     }
     /* First, since giving up may wait for ranks that wait for this one. */
-    bsattn_control_tell_failure(comm->control, status);
+    status = bsattn_control_tell_failure(comm->control, status);
     bsattn_nccl_abort(comm);
     return status;
 }
@@ -72,5 +72,10 @@ bsattn_status_t bsattn_nccl_settle(bsattn_nccl_comm_t *comm, const char *what)
 {
     look_at_t at = {.comm = comm, .what = what};
 
-    return bsattn_control_until(comm->control, look_at_comm, &at, what);
+    bsattn_status_t status = bsattn_control_until(comm->control, look_at_comm, &at, what);
+
+    if (status != BSATTN_OK) {
+        bsattn_nccl_abort(comm); /* the failure of another rank ends it, too */
+    }
+    return status;
 }

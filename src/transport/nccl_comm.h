@@ -37,7 +37,8 @@ bsattn_status_t bsattn_nccl_check(bsattn_nccl_comm_t *comm, ncclResult_t result,
  */
 bsattn_status_t bsattn_nccl_look(bsattn_nccl_comm_t *comm, const char *what, bool *done_p);
 
-/** Wait until all that was asked for is under way on the GPU: due after each call or group. */
+/** Wait until all that was asked for is under way on the GPU: due after each call or group. A failure,
+ *  of this rank or told by another, ends the communicator. */
 bsattn_status_t bsattn_nccl_settle(bsattn_nccl_comm_t *comm, const char *what);
 
 /** Give the communicator up, if there is one. */

@@ -135,15 +135,16 @@ static void test_failure(int rank, int ranks)
 
     if (rank == ranks - 1) {
         status = bsattn_fail(BSATTN_ERR_MEMORY, "its GPU is full");
-        bsattn_control_tell_failure(&control, status);
+        (void)bsattn_control_tell_failure(&control, status);
         EXPECT(strcmp(bsattn_last_error(), "its GPU is full") == 0, "%s", bsattn_last_error());
-        bsattn_control_tell_failure(&control, bsattn_fail(BSATTN_ERR_INPUT, "told once only"));
+        (void)bsattn_control_tell_failure(&control,
+                                          bsattn_fail(BSATTN_ERR_INPUT, "told once only"));
         status = bsattn_fail(BSATTN_ERR_MEMORY, "its GPU is full");
     } else {
         status = bsattn_control_until(&control, look_in_vain, NULL, "for the last rank");
         EXPECT(status == BSATTN_ERR_MEMORY, "%d", (int)status);
         /* What one was told is not passed on, or letters would never end. */
-        bsattn_control_tell_failure(&control, status);
+        (void)bsattn_control_tell_failure(&control, status);
     }
     EXPECT(bsattn_transport_agree(&control.super, status) == BSATTN_ERR_MEMORY, "all fail");
     (void)snprintf(expected, sizeof(expected),
@@ -156,6 +157,41 @@ static void test_failure(int rank, int ranks)
         EXPECT(bsattn_control_until(&control, look_three_times, &looks, "for looks") == BSATTN_OK,
                "%s", bsattn_last_error());
     }
+}
+
+/* The last rank fails, rank 0 never listens, and those between have trouble of their own by then. */
+static void test_failure_unheard(int rank, int ranks)
+{
+    enum { SENT = 7 };
+    const int last = ranks - 1;
+    bsattn_status_t status = BSATTN_OK;
+    char word = 1;
+    bool there = false;
+    int looks = 0;
+
+    if (rank == last) {
+        status = bsattn_control_tell_failure(&control, bsattn_fail(BSATTN_ERR_MEMORY, "the cause"));
+        EXPECT(status == BSATTN_ERR_MEMORY, "%d", (int)status);
+        for (int to = 0; to < last; ++to) {
+            EXPECT(bsattn_control_post(&control, to, SENT, &word, 1) == BSATTN_OK, "%s",
+                   bsattn_last_error());
+        }
+    }
+    while ((rank != last) && !there) {
+        EXPECT(bsattn_control_take(&control, last, SENT, &word, 1, &there) == BSATTN_OK, "%s",
+               bsattn_last_error());
+    }
+    if ((rank > 0) && (rank < last)) {
+        status =
+            bsattn_control_tell_failure(&control, bsattn_fail(BSATTN_ERR_ENVIRONMENT, "a symptom"));
+        EXPECT(status == BSATTN_ERR_MEMORY, "%d", (int)status);
+        EXPECT(strstr(bsattn_last_error(), "the cause") != NULL, "%s", bsattn_last_error());
+    }
+    EXPECT(bsattn_transport_agree(&control.super, status) == BSATTN_ERR_MEMORY, "all fail");
+    bsattn_control_forget_failures(&control);
+    EXPECT(strstr(bsattn_last_error(), "the cause") != NULL, "%s", bsattn_last_error());
+    EXPECT(bsattn_control_until(&control, look_three_times, &looks, "for looks") == BSATTN_OK, "%s",
+           bsattn_last_error());
 }
 
 static void test_missing(void)
@@ -188,6 +224,8 @@ int main(int argc, char **argv)
     test_until();
     test_meeting(rank, ranks);
     test_failure(rank, ranks);
+    bsattn_control_forget_failures(&control);
+    test_failure_unheard(rank, ranks);
     test_missing();
     bsattn_control_free(&control);
     code = vote("control");
