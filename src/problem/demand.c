@@ -220,8 +220,7 @@ static bsattn_status_t use_row(work_t *work)
     size_t last;
 
     bsattn_spans_common(&work->before, &work->row, &first, &last);
-    fresh =
-        (bsattn_spans_t){.items = work->row.items + first, .count = work->row.count - first - last};
+    fresh = bsattn_spans_inner(&work->row, first, last);
     BSATTN_TRY(bsattn_spans_append(&work->used, &fresh));
     bsattn_spans_swap(&work->before, &work->row);
     return BSATTN_OK;

@@ -80,13 +80,13 @@ static void tally_clear(tally_t *tally)
 
 /* @param sign  1: spans come, -1: they go */
 static void tally_spans(tally_t *tally, const bsattn_demand_t *demand, int rank,
-                        const bsattn_span_t *spans, size_t count, int sign)
+                        const bsattn_spans_t *spans, int sign)
 {
-    for (size_t s = 0; s < count; ++s) {
+    for (size_t s = 0; s < spans->count; ++s) {
         bsattn_piece_walk_t walk;
         bsattn_piece_t piece;
 
-        bsattn_piece_begin(&walk, &demand->layout, spans[s]);
+        bsattn_piece_begin(&walk, &demand->layout, spans->items[s]);
         while (bsattn_piece_next(&walk, &piece)) {
             tally_piece(
                 tally, bsattn_demand_hop(demand, rank, piece.owner), sign,
@@ -114,8 +114,9 @@ static int64_t remove_diagonal(bsattn_spans_t *row, int64_t block)
     return removed;
 }
 
-/* Count a row of a list class. @return diagonal blocks, which are in the rank's own chunk, through
- *  diagonals_p */
+/* Count a row of a list class.
+ * @param diagonals_p  receives its diagonal blocks, which are in the rank's own chunk and not in the
+ *                     tally */
 static bsattn_status_t tally_row(tally_t *tally, const bsattn_demand_t *demand, int rank,
                                  int list_class, int64_t local_row, int64_t *diagonals_p)
 {
@@ -130,15 +131,24 @@ static bsattn_status_t tally_row(tally_t *tally, const bsattn_demand_t *demand, 
     bsattn_spans_common(&tally->before, &tally->row, &first, &last);
     if (2 * (first + last) < tally->before.count) {
         tally_clear(tally);
-        tally_spans(tally, demand, rank, tally->row.items, tally->row.count, 1);
+        tally_spans(tally, demand, rank, &tally->row, 1);
     } else {
-        tally_spans(tally, demand, rank, tally->row.items + first, tally->row.count - first - last,
-                    1);
-        tally_spans(tally, demand, rank, tally->before.items + first,
-                    tally->before.count - first - last, -1);
+        bsattn_spans_t come = bsattn_spans_inner(&tally->row, first, last);
+        bsattn_spans_t gone = bsattn_spans_inner(&tally->before, first, last);
+        tally_spans(tally, demand, rank, &come, 1);
+        tally_spans(tally, demand, rank, &gone, -1);
     }
     bsattn_spans_swap(&tally->before, &tally->row);
     return BSATTN_OK;
+}
+
+static void add_pairs(double pairs, int step, double *pairs_of_hop,
+                      bsattn_schedule_counts_t *counts)
+{
+    counts->pairs_token += pairs;
+    if (pairs_of_hop != NULL) {
+        pairs_of_hop[step] += pairs;
+    }
 }
 
 /* What the row at hand adds.
@@ -150,17 +160,11 @@ static int64_t add_row(const tally_t *tally, double queries, int heads, int64_t 
     bool diagonal_alone = (diagonals > 0) && (tally->runs[0] == 0);
     int64_t items = tally->active_count + (diagonal_alone ? 1 : 0);
 
-    for (int k = 0; k <= tally->active_count; ++k) {
-        bool diagonal = k == tally->active_count;
-        int step = diagonal ? 0 : tally->active[k];
-        double pairs =
-            heads * queries *
-            (diagonal ? (double)diagonals * (queries + 1.0) / 2.0 : (double)tally->tokens[step]);
-        counts->pairs_token += pairs;
-        if (pairs_of_hop != NULL) {
-            pairs_of_hop[step] += pairs;
-        }
+    for (int k = 0; k < tally->active_count; ++k) {
+        int step = tally->active[k];
+        add_pairs(heads * queries * (double)tally->tokens[step], step, pairs_of_hop, counts);
     }
+    add_pairs(heads * (double)diagonals * queries * (queries + 1.0) / 2.0, 0, pairs_of_hop, counts);
     counts->items += items;
     counts->runs += tally->run_count + diagonals;
     counts->empty_rows += (items == 0) ? 1 : 0;

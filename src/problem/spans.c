@@ -102,6 +102,13 @@ void bsattn_spans_common(const bsattn_spans_t *a, const bsattn_spans_t *b, size_
     *last_p = last;
 }
 
+bsattn_spans_t bsattn_spans_inner(const bsattn_spans_t *spans, size_t first, size_t last)
+{
+    size_t count = spans->count - first - last;
+
+    return (bsattn_spans_t){.items = (count == 0) ? NULL : spans->items + first, .count = count};
+}
+
 /* Of count ascending spans, how many end before x, without touching it. */
 static size_t count_before(const bsattn_span_t *items, size_t count, int32_t x)
 {
@@ -164,6 +171,9 @@ bsattn_status_t bsattn_spans_unite(bsattn_spans_t *set, bsattn_spans_t *other,
 {
     if (set->count == 0) {
         bsattn_spans_swap(set, other);
+        return BSATTN_OK;
+    }
+    if (other->count == 0) {
         return BSATTN_OK;
     }
     bsattn_spans_clear(buffer);

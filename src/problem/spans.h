@@ -38,10 +38,13 @@ bsattn_status_t bsattn_spans_append(bsattn_spans_t *spans, const bsattn_spans_t 
 /** Exchange two lists. */
 void bsattn_spans_swap(bsattn_spans_t *a, bsattn_spans_t *b);
 
-/** What two lists have in common at their ends: of a, only a->items[*first_p .. a->count - *last_p) may
- *  be missing in b, and the same of b. */
+/** How many spans two lists have in common at their ends: only what bsattn_spans_inner() leaves of one
+ *  may be missing in the other. */
 void bsattn_spans_common(const bsattn_spans_t *a, const bsattn_spans_t *b, size_t *first_p,
                          size_t *last_p);
+
+/** What is left of a list without so many spans at its ends: a view of its items, not to be freed. */
+bsattn_spans_t bsattn_spans_inner(const bsattn_spans_t *spans, size_t first, size_t last);
 
 /** Unite a set with another, which is used up. @param buffer  overwritten; neither of them */
 bsattn_status_t bsattn_spans_unite(bsattn_spans_t *set, bsattn_spans_t *other,

@@ -289,6 +289,41 @@ static size_t no_scratch(int head_dim, int block)
 }
 
 /* The estimate says what the schedules do. */
+/* The runs of a rank's rows, each by itself: where an owner's blocks end a run ends. */
+static int64_t count_runs(const world_t *world, int rank)
+{
+    const bsattn_demand_t *demand = &world->demand;
+    bsattn_row_work_t work = {0};
+    bsattn_spans_t row = {0};
+    int64_t runs = 0;
+
+    for (int c = 0; c < demand->list_class_count; ++c) {
+        for (int64_t r = 0; r < bsattn_layout_count(&demand->layout, rank); ++r) {
+            int64_t i = bsattn_layout_block(&demand->layout, rank, r);
+            assert_int_equal(bsattn_pattern_class_row(world->pattern,
+                                                      demand->list_classes[c].pattern_class, i,
+                                                      &work, &row),
+                             0);
+            for (size_t s = 0; s < row.count; ++s) {
+                bsattn_span_t span = row.items[s];
+                bsattn_piece_walk_t walk;
+                bsattn_piece_t piece;
+                if (world->problem.causal && (span.last == i + 1)) {
+                    --span.last; /* the diagonal is a run of its own */
+                    ++runs;
+                }
+                bsattn_piece_begin(&walk, &demand->layout, span);
+                while ((span.first < span.last) && bsattn_piece_next(&walk, &piece)) {
+                    ++runs;
+                }
+            }
+        }
+    }
+    bsattn_spans_free(&row);
+    bsattn_row_work_free(&work);
+    return runs;
+}
+
 static void check_estimate(const world_t *world)
 {
     bsattn_machine_t machine = {
@@ -303,6 +338,7 @@ static void check_estimate(const world_t *world)
     for (int rank = 0; rank < world->ranks; ++rank) {
         const bsattn_rank_estimate_t *predicted = bsattn_estimate_rank(estimate, rank);
         const bsattn_schedule_t *schedule = &world->schedules[rank];
+        bsattn_schedule_counts_t counts;
         int64_t largest[2] = {0, 0};
         int64_t sent = 0;
         int64_t received = 0;
@@ -330,6 +366,8 @@ static void check_estimate(const world_t *world)
         assert_int_equal(predicted->memory.state,
                          bsattn_problem_state_bytes(&world->problem, schedule->state_blocks));
         assert_true(schedule->bytes >= predicted->memory.lists);
+        assert_int_equal(bsattn_schedule_count(&world->demand, rank, NULL, &counts), 0);
+        assert_int_equal(counts.runs, count_runs(world, rank));
         pairs += predicted->pairs_token;
     }
     assert_true(pairs == stats.pairs_token * HEADS_Q);
