@@ -973,7 +973,7 @@ __device__ __forceinline__ void attend_tile(Worker<C> &worker, Loader<C> &loader
             worker.take_references(s);
         }
         worker.weigh(s, p, sums);
-        if ((C::STAGES == 1) || look || !worker.outgrown(sums)) {
+        if (look || !worker.outgrown(sums)) {
             break;
         }
         look = true;
