@@ -132,8 +132,9 @@ typedef struct bsattn_attend_cuda_params {
     int64_t unit_count; /**< of all lists, below 2^31; 0 launches nothing */
 
     int64_t state_rows; /**< of a head */
-    float *state_o;     /**< [b, Hq, state_rows, D]: sum of exp2(s - m) v of earlier launches, s and
-                             m in units of scale * log2(e); NULL if every row is first and last */
+    float *state_o;     /**< [b, Hq, state_rows / 16, 16 * D]: sum of exp2(s - m) v of earlier
+                             launches, s and m in units of scale * log2(e), the order within 16 rows
+                             being the kernel's own; NULL if every row is first and last */
     float *state_ml;    /**< [b, Hq, state_rows, 2]: m (-inf if no key was seen) and l */
     uint32_t *counters; /**< [2], zero before the first launch; zero again after each */
 } bsattn_attend_cuda_params_t;

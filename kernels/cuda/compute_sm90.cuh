@@ -316,6 +316,13 @@ template <class C> struct Consumer {
         return part.state_row + 16 * warp + row;
     }
 
+    /* This thread's results in the state of the warp's rows: RESULTS / 4 places, 32 apart. */
+    __device__ __forceinline__ float4 *state_o(const Part &part) const
+    {
+        return reinterpret_cast<float4 *>(arguments.params.state_o + state_row(part, 0) * C::D) +
+               lane;
+    }
+
     /* Whether rows of this warp have a state of earlier launches. */
     __device__ __forceinline__ bool carried(const Part &part) const
     {
@@ -369,19 +376,14 @@ template <class C> __device__ __forceinline__ void Consumer<C>::read_results(con
         o[i] = 0.0f;
     }
     if (carried(part)) {
+        const float4 *from = state_o(part);
 #pragma unroll
-        for (int h = 0; h < 2; ++h) {
-            int at = lane / 4 + 8 * h;
-            const float *from =
-                arguments.params.state_o + state_row(part, at) * C::D + 2 * (lane % 4);
-            if (16 * warp + at < part.rows) {
-#pragma unroll
-                for (int j = 0; j < C::D / 8; ++j) {
-                    float2 pair = *reinterpret_cast<const float2 *>(from + 8 * j);
-                    o[4 * j + 2 * h] = pair.x;
-                    o[4 * j + 2 * h + 1] = pair.y;
-                }
-            }
+        for (int i = 0; i < RESULTS / 4; ++i) {
+            float4 four = from[32 * i];
+            o[4 * i] = four.x;
+            o[4 * i + 1] = four.y;
+            o[4 * i + 2] = four.z;
+            o[4 * i + 3] = four.w;
         }
     }
 }
@@ -403,17 +405,11 @@ __device__ __forceinline__ typename Consumer<C>::Ending Consumer<C>::finish_sums
 
 template <class C> __device__ __forceinline__ void Consumer<C>::write_state(const Part &part)
 {
+    float4 *to = state_o(part);
+
 #pragma unroll
-    for (int h = 0; h < 2; ++h) {
-        int at = lane / 4 + 8 * h;
-        float *to = arguments.params.state_o + state_row(part, at) * C::D + 2 * (lane % 4);
-        if (16 * warp + at < part.rows) {
-#pragma unroll
-            for (int j = 0; j < C::D / 8; ++j) {
-                *reinterpret_cast<float2 *>(to + 8 * j) =
-                    make_float2(o[4 * j + 2 * h], o[4 * j + 2 * h + 1]);
-            }
-        }
+    for (int i = 0; i < RESULTS / 4; ++i) {
+        to[32 * i] = make_float4(o[4 * i], o[4 * i + 1], o[4 * i + 2], o[4 * i + 3]);
     }
 }
 

@@ -49,6 +49,25 @@ static __device__ void read_unit(const bsattn_attend_cuda_params_t &params, uint
     slot.key_tiles = item.key_tiles;
 }
 
+/* Results of earlier launches that a unit goes on from. */
+template <class C>
+__device__ __forceinline__ void prefetch_state(const bsattn_attend_cuda_params_t &params,
+                                               const Slot &slot)
+{
+    if (slot.key_tiles == 0) {
+        return;
+    }
+#pragma unroll 1
+    for (int g = 0; g < C::GROUPS; ++g) {
+        const Part &part = slot.parts[g];
+        if (((part.active & ~part.first) != 0) && (part.rows > 0)) {
+            uint32_t groups = (part.rows + BSATTN_TILE_GROUP - 1) / BSATTN_TILE_GROUP;
+            uint32_t rows = groups * BSATTN_TILE_GROUP;
+            bulk_prefetch(params.state_o + part.state_row * C::D, rows * C::D * sizeof(float));
+        }
+    }
+}
+
 /* ---------------------------------------------------------------------------------------- loading */
 
 /* A key tile, and where it comes from. */
@@ -103,6 +122,7 @@ template <class C> struct Fetcher {
         Slot &slot = shared.slots[turn.slot.index];
 
         read_unit(arguments.params, unit, slot);
+        prefetch_state<C>(arguments.params, slot);
         barrier_arrive(shared_address(&shared.slot_full[turn.barrier.index]));
         turn.next();
         return unit < arguments.params.unit_count;

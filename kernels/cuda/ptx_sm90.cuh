@@ -160,6 +160,12 @@ __device__ __forceinline__ void prefetch(const void *from)
     asm volatile("prefetch.global.L1 [%0];" ::"l"(from));
 }
 
+/** Bring global memory into the L2. @param bytes  a multiple of 16, as is the address */
+__device__ __forceinline__ void bulk_prefetch(const void *from, uint32_t bytes)
+{
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
+}
+
 /* --------------------------------------------------------------------------------------- registers */
 
 template <int COUNT> __device__ __forceinline__ void registers_grow()

@@ -9,12 +9,13 @@
 #include <nvtx3/nvToolsExt.h>
 
 #include <ctype.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { CAPABILITY_LEAST = 80 };
 
-/* Where it cannot be measured. */
+/* What a context holds, where it cannot be measured. */
 static const int64_t context_bytes = INT64_C(560) << 20;
 
 /* Row distances that cudaMemcpy2D() takes on every GPU. */
@@ -377,15 +378,42 @@ static const bsattn_backend_ops_t cuda_ops = {
     .unmark = cuda_unmark,
 };
 
+/* Without a context CUDA cannot tell how much is free. */
+static bsattn_status_t fail_context(const bsattn_backend_cuda_t *cuda, int64_t memory_bytes)
+{
+    char need_text[32];
+    char free_text[32];
+    char total_text[32];
+    char free_of[80] = "";
+    bsattn_strbuf_t buf;
+
+    bsattn_strbuf_init(&buf, free_of, sizeof(free_of));
+    if (cuda->used_before >= 0) {
+        double left = fmax(0.0, (double)(memory_bytes - cuda->used_before));
+        bsattn_strbuf_add(&buf, ", %s of %s were free",
+                          bsattn_text_bytes(free_text, sizeof(free_text), left),
+                          bsattn_text_bytes(total_text, sizeof(total_text), (double)memory_bytes));
+    }
+    return bsattn_fail(BSATTN_ERR_MEMORY,
+                       "out of memory: a CUDA context, about %s, was refused on GPU %d (%s)%s",
+                       bsattn_text_bytes(need_text, sizeof(need_text), (double)context_bytes),
+                       cuda->super.device, cuda->super.name, free_of);
+}
+
 /* Make the GPU's context, remembering what others hold. */
-static bsattn_status_t open_context(bsattn_backend_cuda_t *cuda)
+static bsattn_status_t open_context(bsattn_backend_cuda_t *cuda, int64_t memory_bytes)
 {
     const bsattn_cuda_kernel_t *kernel;
+    cudaError_t error;
 
     cuda->nvml = bsattn_nvml_open(cuda->super.pci);
     cuda->used_before = bsattn_nvml_used(cuda->nvml);
-    BSATTN_TRY(bsattn_cuda_enter(&cuda->super));
-    BSATTN_TRY(bsattn_cuda_check(cudaFree(NULL), "the start of a context"));
+    error = cudaSetDevice(cuda->super.device);
+    error = (error == cudaSuccess) ? cudaFree(NULL) : error;
+    if (error == cudaErrorMemoryAllocation) {
+        return fail_context(cuda, memory_bytes);
+    }
+    BSATTN_TRY(bsattn_cuda_check(error, "the start of a context"));
     BSATTN_TRY(bsattn_cuda_kernel_find(cuda->capability, BSATTN_BF16, 64, &kernel));
     cuda->super.variant = kernel->name;
     return BSATTN_OK;
@@ -406,7 +434,7 @@ bsattn_status_t bsattn_backend_cuda_create(int device, int threads, bsattn_backe
     cuda->capability = gpu.capability;
     (void)bsattn_text_copy(cuda->super.name, sizeof(cuda->super.name), gpu.name);
     (void)bsattn_text_copy(cuda->super.pci, sizeof(cuda->super.pci), gpu.pci);
-    status = open_context(cuda);
+    status = open_context(cuda, gpu.memory_bytes);
     if (status != BSATTN_OK) {
         cuda_destroy(&cuda->super);
         return status;

@@ -6,9 +6,12 @@
 
 #include <stdlib.h>
 
-/* Up to so many ranges a copy engine takes one by one; more are gathered by a kernel. Starting a
- * copy costs some microseconds, and a kernel takes multiprocessors from the attention. */
-enum { FEW_RANGES = 48, ROW_ALIGN = 16 };
+/* Up to so many copies are left to a copy engine; rows that need more are gathered by a kernel.
+ * Starting a copy costs some microseconds, and a kernel takes multiprocessors from the attention. */
+enum { FEW_COPIES = 48, ROW_ALIGN = 16 };
+
+/* What a copy of ranges at even distances can step over, in bytes. */
+static const int64_t pitch_max = INT32_MAX;
 
 static int64_t count_rows(const bsattn_send_t *send)
 {
@@ -18,6 +21,38 @@ static int64_t count_rows(const bsattn_send_t *send)
         rows += send->runs[r].count;
     }
     return rows;
+}
+
+static bool recurs(const bsattn_send_t *send, size_t period)
+{
+    int64_t stride = send->runs[period].first - send->runs[0].first;
+
+    for (size_t r = period; r < send->run_count; ++r) {
+        const bsattn_token_run_t *run = &send->runs[r];
+        const bsattn_token_run_t *before = &send->runs[r - period];
+        if ((run->count != before->count) || (run->first - before->first != stride)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Heads that need the same tokens have the same runs, one head's rows further on. */
+static void find_period(bsattn_outgoing_t *outgoing)
+{
+    const bsattn_send_t *send = &outgoing->send;
+    size_t period = 1;
+
+    while ((period < send->run_count) &&
+           ((send->run_count % period != 0) || !recurs(send, period))) {
+        ++period;
+    }
+    outgoing->period = period;
+    outgoing->stride =
+        (period < send->run_count) ? send->runs[period].first - send->runs[0].first : 0;
+    if ((outgoing->stride < 0) || (outgoing->stride * (int64_t)outgoing->row_bytes > pitch_max)) {
+        outgoing->period = send->run_count;
+    }
 }
 
 static int64_t count_copies(const bsattn_send_t *send)
@@ -76,7 +111,6 @@ bsattn_status_t bsattn_outgoing_init(bsattn_outgoing_t *outgoing,
                                      const bsattn_exchange_params_t *params)
 {
     const bsattn_send_t *send = &params->send;
-    int64_t ranges = send->part_count * (int64_t)send->run_count;
     bsattn_status_t status = BSATTN_OK;
 
     *outgoing = (bsattn_outgoing_t){.send = *send, .row_bytes = params->row_bytes};
@@ -85,11 +119,13 @@ bsattn_status_t bsattn_outgoing_init(bsattn_outgoing_t *outgoing,
     }
     outgoing->rows = count_rows(send);
     outgoing->bytes = (size_t)(send->part_count * outgoing->rows) * params->row_bytes;
+    find_period(outgoing);
     if ((send->run_count == 1) &&
         ((send->part_count == 1) || (outgoing->rows == send->part_rows))) {
         outgoing->range =
             (const char *)send->base + (size_t)send->runs[0].first * params->row_bytes;
-    } else if ((ranges > FEW_RANGES) && (params->row_bytes % ROW_ALIGN == 0)) {
+    } else if ((send->part_count * (int64_t)outgoing->period > FEW_COPIES) &&
+               (params->row_bytes % ROW_ALIGN == 0)) {
         outgoing->copy_count = count_copies(send);
         status = upload_copies(outgoing);
     }
@@ -116,19 +152,36 @@ static bsattn_status_t copy(void *to, const void *from, size_t bytes, cudaStream
                              "cudaMemcpyAsync");
 }
 
+/* A run of a part, as often as it recurs. */
+static bsattn_status_t write_run(const bsattn_outgoing_t *outgoing, const bsattn_token_run_t *run,
+                                 const char *part, char *to, cudaStream_t stream)
+{
+    size_t times = outgoing->send.run_count / outgoing->period;
+    const char *from = part + (size_t)run->first * outgoing->row_bytes;
+    size_t bytes = (size_t)run->count * outgoing->row_bytes;
+
+    if (times == 1) {
+        return copy(to, from, bytes, stream);
+    }
+    return bsattn_cuda_check(cudaMemcpy2DAsync(to,
+                                               (size_t)outgoing->rows / times * outgoing->row_bytes,
+                                               from, (size_t)outgoing->stride * outgoing->row_bytes,
+                                               bytes, times, cudaMemcpyDefault, stream),
+                             "cudaMemcpy2DAsync");
+}
+
 static bsattn_status_t write_ranges(const bsattn_outgoing_t *outgoing, char *to,
                                     cudaStream_t stream)
 {
     const bsattn_send_t *send = &outgoing->send;
 
-    for (int64_t part = 0; part < send->part_count; ++part) {
-        const char *base =
-            (const char *)send->base + (size_t)(part * send->part_rows) * outgoing->row_bytes;
-        for (size_t r = 0; r < send->run_count; ++r) {
-            size_t bytes = (size_t)send->runs[r].count * outgoing->row_bytes;
-            BSATTN_TRY(
-                copy(to, base + (size_t)send->runs[r].first * outgoing->row_bytes, bytes, stream));
-            to += bytes;
+    for (int64_t p = 0; p < send->part_count; ++p) {
+        const char *part =
+            (const char *)send->base + (size_t)(p * send->part_rows) * outgoing->row_bytes;
+        char *run_to = to + (size_t)(p * outgoing->rows) * outgoing->row_bytes;
+        for (size_t r = 0; r < outgoing->period; ++r) {
+            BSATTN_TRY(write_run(outgoing, &send->runs[r], part, run_to, stream));
+            run_to += (size_t)send->runs[r].count * outgoing->row_bytes;
         }
     }
     return BSATTN_OK;

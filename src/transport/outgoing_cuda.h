@@ -15,6 +15,8 @@ typedef struct bsattn_outgoing {
     bsattn_send_t send;
     size_t row_bytes;
     int64_t rows;                   /**< chosen of each part */
+    size_t period;                  /**< the runs of a part are these, again and again */
+    int64_t stride;                 /**< rows from one time to the next */
     size_t bytes;                   /**< of all parts; 0: nothing to send */
     const char *range;              /**< all of them where they lie in one range, else NULL */
     struct bsattn_row_copy *copies; /**< [copy_count] device memory, owned; NULL: few ranges */
@@ -32,7 +34,8 @@ void bsattn_outgoing_free(bsattn_outgoing_t *outgoing);
 bsattn_status_t bsattn_outgoing_write(const bsattn_outgoing_t *outgoing, void *to,
                                       cudaStream_t stream);
 
-/** @return whether they lie in so few ranges that copy engines do the writing */
+/** @return whether copy engines do the writing, for which the rows lie in few enough ranges, or in
+ *          ranges that recur at even distances */
 bool bsattn_outgoing_is_few(const bsattn_outgoing_t *outgoing);
 
 /** Device memory that the exchanges of one rank bring their rows together in, one after the other.
