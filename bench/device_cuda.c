@@ -96,14 +96,7 @@ const bsattn_cuda_kernel_t *bsattn_gpu_kernel(const char *name)
 
 bool bsattn_gpu_kernel_can(const bsattn_cuda_kernel_t *kernel, bsattn_dtype_t dtype, int head_dim)
 {
-    if (kernel == &bsattn_attend_sm90) {
-        return (bsattn_gpu_capability() == 90) && (dtype != BSATTN_F32) &&
-               ((head_dim == 64) || (head_dim == 128));
-    }
-    if (kernel == &bsattn_attend_sm80) {
-        return (bsattn_gpu_capability() >= 80) && (dtype != BSATTN_F32);
-    }
-    return true;
+    return bsattn_cuda_kernel_can(kernel, bsattn_gpu_capability(), dtype, head_dim);
 }
 
 double bsattn_gpu_memory_rate(void)

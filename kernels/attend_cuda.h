@@ -148,9 +148,15 @@ typedef struct bsattn_cuda_kernel {
     int (*launch)(const bsattn_attend_cuda_params_t *params, struct CUstream_st *stream);
 } bsattn_cuda_kernel_t;
 
-extern const bsattn_cuda_kernel_t bsattn_attend_sm90;  /**< f16, bf16; D = 64, 128; sm_90 */
+extern const bsattn_cuda_kernel_t bsattn_attend_sm90;  /**< f16, bf16; D = 64, 128; sm_90, in builds
+                                                             for it */
 extern const bsattn_cuda_kernel_t bsattn_attend_sm80;  /**< f16, bf16; any D; sm_80 and later */
 extern const bsattn_cuda_kernel_t bsattn_attend_plain; /**< any type, any D, slow and obvious */
+
+/** @return whether this build has a kernel for such problems on GPUs of a compute capability,
+ *          10 * major + minor */
+bool bsattn_cuda_kernel_can(const bsattn_cuda_kernel_t *kernel, int capability,
+                            bsattn_dtype_t dtype, int head_dim);
 
 /** The fastest kernel for a problem on a GPU, or the one that the environment variable
  *  BSATTN_CUDA_KERNEL names if it can.

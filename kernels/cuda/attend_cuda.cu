@@ -6,49 +6,48 @@ extern "C" {
 #include "base/status.h"
 }
 
+#include <cuda_runtime.h>
 #include <stdlib.h>
 #include <string.h>
 
 namespace {
 
-struct Choice {
-    const bsattn_cuda_kernel_t *kernel;
-    bool (*can)(int capability, bsattn_dtype_t dtype, int head_dim);
-};
-
-bool sm90_can(int capability, bsattn_dtype_t dtype, int head_dim)
-{
-    /* Its instructions are those of compute capability 9.0 alone. */
-    return (capability == 90) && (dtype != BSATTN_F32) && ((head_dim == 64) || (head_dim == 128));
-}
-
-bool sm80_can(int capability, bsattn_dtype_t dtype, int head_dim)
-{
-    (void)capability;
-    (void)head_dim;
-    return dtype != BSATTN_F32;
-}
-
-bool plain_can(int capability, bsattn_dtype_t dtype, int head_dim)
-{
-    (void)capability;
-    (void)dtype;
-    (void)head_dim;
-    return true;
-}
-
 /* Fastest first. */
-const Choice choices[] = {
-    {&bsattn_attend_sm90, sm90_can},
-    {&bsattn_attend_sm80, sm80_can},
-    {&bsattn_attend_plain, plain_can},
-};
+const bsattn_cuda_kernel_t *const kernels[] = {&bsattn_attend_sm90, &bsattn_attend_sm80,
+                                               &bsattn_attend_plain};
 
 } /* namespace */
 
-extern "C" bsattn_status_t bsattn_cuda_kernel_find(int capability, bsattn_dtype_t dtype,
-                                                   int head_dim,
-                                                   const bsattn_cuda_kernel_t **kernel_p)
+extern "C" {
+
+#ifndef BSATTN_HAVE_SM90
+/* attend_sm90.cu is left out of this build. */
+const bsattn_cuda_kernel_t bsattn_attend_sm90 = {"sm90", nullptr, nullptr};
+
+size_t bsattn_attend_cuda_maps_bytes(const bsattn_cuda_kernel_t *, int)
+{
+    return 0;
+}
+
+int bsattn_attend_cuda_maps(const bsattn_attend_cuda_params_t *, const bsattn_key_head_t *, void *)
+{
+    return cudaErrorNotSupported;
+}
+#endif
+
+bool bsattn_cuda_kernel_can(const bsattn_cuda_kernel_t *kernel, int capability,
+                            bsattn_dtype_t dtype, int head_dim)
+{
+    if (kernel == &bsattn_attend_sm90) {
+        /* Its instructions are those of compute capability 9.0 alone. */
+        return (kernel->launch != nullptr) && (capability == 90) && (dtype != BSATTN_F32) &&
+               ((head_dim == 64) || (head_dim == 128));
+    }
+    return (kernel == &bsattn_attend_plain) || (dtype != BSATTN_F32);
+}
+
+bsattn_status_t bsattn_cuda_kernel_find(int capability, bsattn_dtype_t dtype, int head_dim,
+                                        const bsattn_cuda_kernel_t **kernel_p)
 {
     const char *wanted = getenv("BSATTN_CUDA_KERNEL");
     bool any = (wanted == NULL) || (wanted[0] == '\0');
@@ -59,11 +58,11 @@ extern "C" bsattn_status_t bsattn_cuda_kernel_find(int capability, bsattn_dtype_
                            "the GPU has compute capability %d.%d; 8.0 or later is needed",
                            capability / 10, capability % 10);
     }
-    for (const Choice &choice : choices) {
-        bool named = any || (strcmp(choice.kernel->name, wanted) == 0);
+    for (const bsattn_cuda_kernel_t *kernel : kernels) {
+        bool named = any || (strcmp(kernel->name, wanted) == 0);
         known = known || named;
-        if (named && choice.can(capability, dtype, head_dim)) {
-            *kernel_p = choice.kernel;
+        if (named && bsattn_cuda_kernel_can(kernel, capability, dtype, head_dim)) {
+            *kernel_p = kernel;
             return BSATTN_OK;
         }
     }
@@ -76,4 +75,5 @@ extern "C" bsattn_status_t bsattn_cuda_kernel_find(int capability, bsattn_dtype_
                        "%d.%d; plain can",
                        wanted, bsattn_dtype_name(dtype), head_dim, capability / 10,
                        capability % 10);
+}
 }

@@ -37,7 +37,8 @@ typedef struct cuda_work {
     int clear_count;
     cudaEvent_t start; /* on compute */
 
-    int64_t seen; /* events begin and end that were found done */
+    int64_t recorded; /* events begin and end of this execution */
+    int64_t seen;     /* of these, found done */
 } cuda_work_t;
 
 /* -------------------------------------------------------------------------------------- buffers */
@@ -136,8 +137,8 @@ static void keys_in_place(const cuda_work_t *cuda, bsattn_attend_cuda_params_t *
     attend->key_head_stride = problem->head_dim;
     attend->key_rows = cuda->super.params.tokens;
     for (int h = 0; h < problem->heads_kv; ++h) {
-        heads[h] = (bsattn_key_head_t){.offset = (int64_t)h * problem->head_dim,
-                                       .rows = attend->key_rows};
+        heads[h] =
+            (bsattn_key_head_t){.offset = (int64_t)h * problem->head_dim, .rows = attend->key_rows};
     }
 }
 
@@ -158,8 +159,7 @@ static void keys_in_chunk(const cuda_work_t *cuda, int step, bsattn_attend_cuda_
     for (int h = 0; h < problem->heads_kv; ++h) {
         heads[h] = (bsattn_key_head_t){.offset = places[h].token_first * problem->head_dim,
                                        .rows = places[h].token_count};
-        attend->key_heads_alike = attend->key_heads_alike &&
-                                  (heads[h].rows == attend->key_rows) &&
+        attend->key_heads_alike = attend->key_heads_alike && (heads[h].rows == attend->key_rows) &&
                                   (heads[h].offset == h * attend->key_head_stride);
     }
 }
@@ -286,13 +286,12 @@ static bsattn_status_t fill_image(cuda_work_t *cuda, bsattn_image_t *image, plac
 
     BSATTN_TRY(bsattn_lists_shape(params, cuda->kernel, &shape));
     BSATTN_TRY(bsattn_image_add(image, NULL, 2 * sizeof(uint32_t), &places->counters));
-    BSATTN_TRY(bsattn_lists_add(params, &shape, cuda->super.backend->threads, image,
-                                places->steps));
+    BSATTN_TRY(
+        bsattn_lists_add(params, &shape, cuda->super.backend->threads, image, places->steps));
     for (int s = 0; s < schedule->step_count; ++s) {
         BSATTN_TRY(describe_step(cuda, &shape, s, image, &places->steps[s]));
     }
-    BSATTN_TRY(
-        bsattn_lists_add_copies(params, image, &places->copies, &cuda->pack.copy_count));
+    BSATTN_TRY(bsattn_lists_add_copies(params, image, &places->copies, &cuda->pack.copy_count));
     for (int l = 0; l < schedule->list_count; ++l) {
         if (schedule->empty[l].count > 0) {
             BSATTN_TRY(add_clear(cuda, l, image, places));
@@ -438,8 +437,7 @@ void bsattn_work_cuda_release(bsattn_work_t *work)
 }
 
 bsattn_status_t bsattn_work_cuda_prepare(bsattn_backend_t *backend,
-                                         const bsattn_work_params_t *params,
-                                         bsattn_work_t **work_p)
+                                         const bsattn_work_params_t *params, bsattn_work_t **work_p)
 {
     cuda_work_t *cuda = calloc(1, sizeof(*cuda));
     bsattn_status_t status;
@@ -447,8 +445,7 @@ bsattn_status_t bsattn_work_cuda_prepare(bsattn_backend_t *backend,
     if (cuda == NULL) {
         return bsattn_fail(BSATTN_ERR_MEMORY, "no memory for the work of a rank");
     }
-    cuda->super =
-        (bsattn_work_t){.backend = backend, .params = *params, .queue = &cuda->queue};
+    cuda->super = (bsattn_work_t){.backend = backend, .params = *params, .queue = &cuda->queue};
     status = work_init(cuda);
     if (status != BSATTN_OK) {
         bsattn_work_cuda_release(&cuda->super);
@@ -533,6 +530,7 @@ bsattn_status_t bsattn_work_cuda_begin(bsattn_work_t *work, const bsattn_tensors
     BSATTN_TRY(check_alignment(tensors));
     BSATTN_TRY(bsattn_cuda_enter(work->backend));
     take_tensors(cuda, tensors);
+    cuda->recorded = 0;
     cuda->seen = 0;
     BSATTN_TRY(bsattn_cuda_event_record(cuda->start, compute));
     if (!cuda->in_place) {
@@ -580,11 +578,13 @@ bsattn_status_t bsattn_work_cuda_attend(bsattn_work_t *work, int step_index,
     BSATTN_TRY(bsattn_cuda_enter(work->backend));
     BSATTN_TRY(bsattn_cuda_event_record(step->begin, cuda->queue.compute));
     if (step->attend.unit_count > 0) {
-        BSATTN_TRY(bsattn_cuda_check(
-            (cudaError_t)cuda->kernel->launch(&step->attend, cuda->queue.compute),
-            cuda->kernel->name));
+        BSATTN_TRY(
+            bsattn_cuda_check((cudaError_t)cuda->kernel->launch(&step->attend, cuda->queue.compute),
+                              cuda->kernel->name));
     }
-    return bsattn_cuda_event_record(step->end, cuda->queue.compute);
+    BSATTN_TRY(bsattn_cuda_event_record(step->end, cuda->queue.compute));
+    cuda->recorded += 2;
+    return BSATTN_OK;
 }
 
 /* ----------------------------------------------------------------------------- looking after it */
@@ -596,15 +596,16 @@ bsattn_status_t bsattn_work_cuda_poll(bsattn_work_t *work, bsattn_progress_t *pr
     bool done = true;
 
     BSATTN_TRY(bsattn_cuda_enter(work->backend));
-    while (done && (cuda->seen < all)) {
+    /* Events that this execution has not recorded yet are those of the one before, long done. */
+    while (done && (cuda->seen < cuda->recorded)) {
         const cuda_step_t *step = &cuda->steps[cuda->seen / 2];
-        BSATTN_TRY(bsattn_cuda_look(
-            cudaEventQuery((cuda->seen % 2 == 0) ? step->begin : step->end), "an execution", &done));
+        BSATTN_TRY(bsattn_cuda_look(cudaEventQuery((cuda->seen % 2 == 0) ? step->begin : step->end),
+                                    "an execution", &done));
         cuda->seen += done ? 1 : 0;
     }
+    done = done && (cuda->seen == all);
     if (done) {
-        BSATTN_TRY(
-            bsattn_cuda_look(cudaStreamQuery(cuda->queue.exchange), "an execution", &done));
+        BSATTN_TRY(bsattn_cuda_look(cudaStreamQuery(cuda->queue.exchange), "an execution", &done));
     }
     *progress_p = (bsattn_progress_t){
         .done = done,

@@ -43,7 +43,7 @@ static bsattn_status_t do_verb(const bsattn_cli_t *cli)
         print_asked(cli);
         return BSATTN_OK;
     }
-    BSATTN_TRY(bsattn_paths_check(cli->options));
+    BSATTN_TRY(bsattn_job_agree(&cli->job, bsattn_paths_check(cli->options)));
     switch (cli->options->verb) {
     case BSATTN_VERB_RUN:
         return bsattn_verb_run(cli);
@@ -100,6 +100,17 @@ static bsattn_status_t check_launch(const bsattn_cli_t *cli)
     return BSATTN_OK;
 }
 
+/* A full disk or a closed pipe must not look like success. */
+static bsattn_status_t finish_output(bsattn_status_t status)
+{
+    errno = 0;
+    if (((fflush(stdout) != 0) || (ferror(stdout) != 0)) && (status == BSATTN_OK)) {
+        return bsattn_fail(BSATTN_ERR_FILE, "cannot write standard output: %s",
+                           (errno != 0) ? strerror(errno) : "an earlier write failed");
+    }
+    return status;
+}
+
 static bsattn_status_t do_job(bsattn_cli_t *cli, bsattn_status_t status)
 {
     BSATTN_TRY(bsattn_job_start(&cli->job));
@@ -110,18 +121,7 @@ static bsattn_status_t do_job(bsattn_cli_t *cli, bsattn_status_t status)
     BSATTN_TRY(bsattn_job_agree(&cli->job, status));
     BSATTN_TRY(bsattn_job_agree(&cli->job, check_launch(cli)));
     BSATTN_TRY(compare_options(cli));
-    return bsattn_job_agree(&cli->job, do_verb(cli));
-}
-
-/* A full disk or a closed pipe must not look like success. */
-static bsattn_status_t finish_output(bsattn_status_t status)
-{
-    errno = 0;
-    if (((fflush(stdout) != 0) || (ferror(stdout) != 0)) && (status == BSATTN_OK)) {
-        return bsattn_fail(BSATTN_ERR_FILE, "cannot write standard output: %s",
-                           (errno != 0) ? strerror(errno) : "an earlier write failed");
-    }
-    return status;
+    return bsattn_job_agree(&cli->job, finish_output(do_verb(cli)));
 }
 
 int bsattn_cli_main(int argc, char **argv)
@@ -142,9 +142,8 @@ int bsattn_cli_main(int argc, char **argv)
     if (needs_job) {
         status = do_job(&cli, status);
     } else if (status == BSATTN_OK) {
-        status = do_verb(&cli);
+        status = finish_output(do_verb(&cli));
     }
-    status = finish_output(status);
     if ((status != BSATTN_OK) && cli.speaks) {
         (void)fprintf(stderr, "bsattn_ring: error: %s\n", bsattn_last_error());
     }

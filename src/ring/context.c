@@ -240,6 +240,34 @@ static bool gpu_shared(const bsattn_context_t *context)
     return false;
 }
 
+/* Whether ranks have different parts of one GPU: NCCL takes these for the same GPU, and they do not
+ * reach one another's memory. */
+static bool gpu_divided(const bsattn_context_t *context)
+{
+    for (int rank = 0; rank < context->transport->ranks; ++rank) {
+        for (int other = 0; other < rank; ++other) {
+            if ((context->host_of_rank[rank] == context->host_of_rank[other]) &&
+                (strcmp(context->places[rank].pci, context->places[other].pci) == 0) &&
+                !bsattn_context_same_memory(context, rank, other)) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+/* Containers of one host have names of their own, and memory cannot be mapped across them. */
+static bool in_containers(const bsattn_context_t *context)
+{
+    for (int rank = 1; rank < context->transport->ranks; ++rank) {
+        if ((context->host_of_rank[rank] == context->host_of_rank[0]) &&
+            (strcmp(context->seats[rank].host, context->seats[0].host) != 0)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void say_why(bsattn_context_t *context, const char *reason)
 {
     (void)bsattn_text_copy(context->transport_reason, sizeof(context->transport_reason), reason);
@@ -278,21 +306,27 @@ static bsattn_status_t learn_reach(bsattn_context_t *context)
 /* Between processes, without NCCL. @param why  the ranks' GPUs, as the beginning of a sentence */
 static const char *choose_without_nccl(bsattn_context_t *context, const char *why)
 {
-    const char *where = (context->hosts > 1)  ? "on several hosts"
-                        : context->gpus_apart ? "on one host whose GPUs do not reach one another"
-                                              : "all on one host";
+    bool apart = context->gpus_apart || in_containers(context);
+    const char *where = (context->hosts > 1)    ? "on several hosts"
+                        : context->gpus_apart   ? "on one host whose GPUs do not reach one another"
+                        : apart                 ? "in containers of one host"
+                                                : "all on one host";
     char reason[sizeof(context->transport_reason)];
     bsattn_strbuf_t buf;
 
     bsattn_strbuf_init(&buf, reason, sizeof(reason));
     bsattn_strbuf_add(&buf, "%s, %s", why, where);
     say_why(context, reason);
-    return ((context->hosts == 1) && !context->gpus_apart) ? "ipc" : "mpi";
+    return ((context->hosts == 1) && !apart) ? "ipc" : "mpi";
 }
 
 /* The best there is for ranks on GPUs. */
 static const char *choose_for_gpus(bsattn_context_t *context)
 {
+    if (gpu_divided(context)) {
+        say_why(context, "ranks have parts of one GPU");
+        return "mpi";
+    }
     if (gpu_shared(context)) {
         return choose_without_nccl(context, "ranks share a GPU");
     }

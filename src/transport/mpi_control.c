@@ -27,7 +27,7 @@ bsattn_status_t bsattn_control_init(bsattn_control_t *control, const bsattn_tran
         return bsattn_fail(BSATTN_ERR_MEMORY, "no memory for the %s transport", ops->name);
     }
     *super = (bsattn_transport_t){.ops = ops, .local_count = 1};
-    status = bsattn_mpi_check(MPI_Comm_dup(*(const MPI_Comm *)comm, &mpi->comm), "MPI_Comm_dup");
+    status = bsattn_mpi_duplicate(*(const MPI_Comm *)comm, timeout_s, &mpi->comm);
     if (status != BSATTN_OK) {
         goto err_free;
     }

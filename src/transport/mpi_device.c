@@ -145,6 +145,8 @@ bsattn_status_t bsattn_mpi_message_prepare(bsattn_mpi_device_t *device, bsattn_e
     message->row = MPI_DATATYPE_NULL;
     message->requests[0] = MPI_REQUEST_NULL;
     message->requests[1] = MPI_REQUEST_NULL;
+    pieces_init(&message->out, 0); /* until it is known what is staged */
+    pieces_init(&message->in, (size_t)params->receive.rows * params->row_bytes);
     BSATTN_ASSERT(params->row_bytes <= INT_MAX);
     status = bsattn_mpi_check(MPI_Type_contiguous((int)params->row_bytes, MPI_BYTE, &message->row),
                               "MPI_Type_contiguous");
@@ -160,7 +162,6 @@ bsattn_status_t bsattn_mpi_message_prepare(bsattn_mpi_device_t *device, bsattn_e
         return status;
     }
     pieces_init(&message->out, bsattn_staged_bytes(message->staged));
-    pieces_init(&message->in, (size_t)params->receive.rows * params->row_bytes);
     *message_p = message;
     return BSATTN_OK;
 }

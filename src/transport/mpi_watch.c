@@ -29,22 +29,58 @@ bsattn_status_t bsattn_mpi_check(int code, const char *what)
     return bsattn_fail(BSATTN_ERR_ENVIRONMENT, "MPI: %s: %s", what, text);
 }
 
+static void pause_us(long us)
+{
+    struct timespec pause = {.tv_sec = us / 1000000, .tv_nsec = us % 1000000 * 1000};
+
+    (void)nanosleep(&pause, NULL);
+}
+
+/* Ranks cannot tell each other yet what they wait for. Rank 0 speaks if it is here. */
+static void stalled_alone(MPI_Comm comm, double timeout_s)
+{
+    int rank = 0;
+
+    (void)MPI_Comm_rank(comm, &rank);
+    if (rank > 0) {
+        pause_us((long)(1e3 * leave_ms));
+    }
+    (void)fprintf(
+        stderr,
+        "bsattn_ring: error: no progress for %.3g s: rank %d waits for all ranks to start "
+        "a transport\n",
+        timeout_s, rank);
+    bsattn_mpi_end_job(comm, BSATTN_ERR_TIMEOUT);
+}
+
+bsattn_status_t bsattn_mpi_duplicate(MPI_Comm comm, double timeout_s, MPI_Comm *copy_p)
+{
+    double end_ms = bsattn_clock_ms() + 1e3 * timeout_s;
+    MPI_Request request;
+    int done = 0;
+
+    BSATTN_TRY(bsattn_mpi_check(MPI_Comm_idup(comm, copy_p, &request), "MPI_Comm_idup"));
+    for (;;) {
+        BSATTN_TRY(bsattn_mpi_check(MPI_Test(&request, &done, MPI_STATUS_IGNORE), "MPI_Test"));
+        if (done) {
+            return BSATTN_OK;
+        }
+        if ((timeout_s > 0.0) && (bsattn_clock_ms() > end_ms)) {
+            stalled_alone(comm, timeout_s);
+        }
+        pause_us(20);
+    }
+}
+
 bsattn_status_t bsattn_mpi_watch_init(bsattn_mpi_watch_t *watch, MPI_Comm comm, double timeout_s)
 {
     *watch = (bsattn_mpi_watch_t){.timeout_s = timeout_s, .last_ms = bsattn_clock_ms()};
-    return bsattn_mpi_check(MPI_Comm_dup(comm, &watch->side), "MPI_Comm_dup");
+    return bsattn_mpi_duplicate(comm, timeout_s, &watch->side);
 }
 
 void bsattn_mpi_watch_free(bsattn_mpi_watch_t *watch)
 {
     (void)MPI_Comm_free(&watch->side);
-}
-
-static void pause_us(long us)
-{
-    struct timespec pause = {.tv_nsec = us * 1000};
-
-    (void)nanosleep(&pause, NULL);
 }
 
 /* Listen until every rank has said what it waits for, or long enough. words: [ranks][WORD_SIZE], ""

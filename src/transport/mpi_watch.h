@@ -27,7 +27,12 @@ typedef struct bsattn_mpi_watch {
     double told_late_ms;
 } bsattn_mpi_watch_t;
 
-/** Collective over comm. @return BSATTN_OK or BSATTN_ERR_ENVIRONMENT */
+/** Collective over comm: duplicate it. Does not return if the deadline passes: the job is ended.
+ *  @param timeout_s  0: wait for ever
+ *  @return BSATTN_OK or BSATTN_ERR_ENVIRONMENT */
+bsattn_status_t bsattn_mpi_duplicate(MPI_Comm comm, double timeout_s, MPI_Comm *copy_p);
+
+/** Collective over comm, with the same deadline. @return BSATTN_OK or BSATTN_ERR_ENVIRONMENT */
 bsattn_status_t bsattn_mpi_watch_init(bsattn_mpi_watch_t *watch, MPI_Comm comm, double timeout_s);
 void bsattn_mpi_watch_free(bsattn_mpi_watch_t *watch);
 

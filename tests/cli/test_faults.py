@@ -8,7 +8,7 @@ import subprocess
 import time
 import unittest
 
-from command import (COMMAND, ENVIRONMENT, INPUT, MEMORY, MPIEXEC, NUMPROC_FLAG, SMALL, TIMEOUT, CommandTest, environment,
+from command import (COMMAND, ENVIRONMENT, FILE, INPUT, MEMORY, MPIEXEC, NUMPROC_FLAG, SMALL, TIMEOUT, CommandTest, environment,
                      launcher)
 
 ENDLESS = ["run", "--seq", "4K", "--heads", "2", "-n", "1000000", "-w", "0"]
@@ -72,6 +72,26 @@ class Disagreement(CommandTest):
                             "run", *SMALL], timeout=60)
         self.assertEqual(done.returncode, INPUT, done.told)
         self.assertIn("BSATTN_ISA 'none'", done.stderr, done.told)
+
+    def test_one_rank_with_another_folder(self):
+        """Two names are one file where one of the ranks works."""
+        for folder in ("0", "1"):
+            (self.work / folder).mkdir()
+        (self.work / "1" / "a.npy").touch()
+        (self.work / "1" / "b.npy").symlink_to("a.npy")
+        there = ["sh", "-c", 'cd "$0" && exec "$@"']
+        files = [COMMAND, "run", *SMALL, "--out", "a.npy", "--lse", "b.npy", "--timeout", "20"]
+        done = self.launch([MPIEXEC, NUMPROC_FLAG, "1", *there, "0", *files, ":", NUMPROC_FLAG, "1", *there, "1", *files], timeout=60)
+        self.assertEqual(done.returncode, INPUT, done.told)
+        self.assertIn("both want the file", done.stderr, done.told)
+
+    def test_output_that_cannot_be_written(self):
+        """Every rank ends with the exit code of the one that found out."""
+        script = 'code=0; "$0" "$@" >/dev/full || code=$?; echo "exit code $code" >&2; exit "$code"'
+        done = self.launch([MPIEXEC, NUMPROC_FLAG, "2", "sh", "-c", script, COMMAND, "run", *SMALL])
+        self.assertEqual(done.returncode, FILE, done.told)
+        self.assertEqual(done.stderr.count(f"exit code {FILE}"), 2, done.told)
+        self.assertEqual(done.stderr.count("cannot write standard output"), 1, done.told)
 
     def test_singletons_by_mistake(self):
         self.refuse(ENVIRONMENT, ["singleton", "--mpi=pmix"], "run", *SMALL, env={"SLURM_NTASKS": "4", "SLURM_PROCID": "0"})
