@@ -331,6 +331,11 @@ pattern "causal zigzag" --seq 4096 --head-dim 128 --block 128 --pattern dense --
 pattern "per head" --seq 4500 --head-dim 64 --block 64 --layout cyclic:2 \
     --pattern '0-1@dilated(rates=1:2:4);2-3@random(blocks=6,seed=3)+sink(tokens=64)'
 
+# More steps than are enqueued ahead of the GPU, once after another execution.
+many=(--seq 20K --head-dim 64 --block 64 --pattern 'local(window=512)' --dtype bf16 --heads 4 --check=64 -n 1 -w 1)
+compare "many steps" "" loop 1 "${many[@]}"
+compare "many steps" "$(digest "$work/record.json")" loop 80 "${many[@]}"
+
 # Messages of several pieces.
 rank_counts=(2 3)
 pattern "long messages" --seq 200K --head-dim 128 --block 128 --pattern dense
