@@ -35,11 +35,19 @@ typedef struct work {
 typedef struct build {
     int threads;
     work_t *works;          /* [threads] */
-    need_list_t needs;      /* by user, ascending */
+    need_list_t needs;      /* of more than a few blocks, by user, ascending */
     size_t *first_of_owner; /* [P + 1] into by_owner */
     need_t *by_owner;
     int32_t *next_unset; /* [slots + 1] */
 } build_t;
+
+/* So few blocks are noted one by one: to keep and sort them takes longer. */
+enum { FEW_BLOCKS = 4 };
+
+static int32_t *class_far_of(bsattn_demand_t *demand, int kv_class)
+{
+    return demand->far + (size_t)kv_class * (size_t)demand->layout.blocks;
+}
 
 static bsattn_status_t fail_memory(void)
 {
@@ -253,11 +261,17 @@ static bsattn_status_t collect_used(const bsattn_demand_t *demand, work_t *work,
     return make_set(work, &work->used);
 }
 
-/* Note what a rank uses, owner by owner. */
+static int32_t larger(int32_t a, int32_t b)
+{
+    return (a > b) ? a : b;
+}
+
+/* Note what a rank uses, owner by owner: a few blocks at once in far, more to be brought in order. */
 static bsattn_status_t note_used(bsattn_demand_t *demand, build_t *build,
                                  const bsattn_spans_t *used, int kv_class, int rank)
 {
     const bsattn_problem_t *problem = &demand->pattern->problem;
+    int32_t *far = class_far_of(demand, kv_class);
     int64_t token_bytes = 2 * problem->batch * (int64_t)bsattn_problem_row_bytes(problem) *
                           bsattn_demand_kv_heads(demand, kv_class);
 
@@ -268,7 +282,15 @@ static bsattn_status_t note_used(bsattn_demand_t *demand, build_t *build,
         bsattn_piece_begin(&walk, &demand->layout, used->items[s]);
         while (bsattn_piece_next(&walk, &piece)) {
             need_t need = {piece.owner, rank, piece.slot, piece.count};
-            BSATTN_TRY(need_add(&build->needs, need));
+            if (piece.count > FEW_BLOCKS) {
+                BSATTN_TRY(need_add(&build->needs, need));
+            } else {
+                int32_t *at = far + demand->owner_first[piece.owner] + piece.slot;
+                int hop = bsattn_demand_hop(demand, rank, piece.owner);
+                for (int32_t b = 0; b < piece.count; ++b) {
+                    at[b] = larger(at[b], hop);
+                }
+            }
             if (piece.owner != rank) {
                 demand->bytes_needed[rank] +=
                     token_bytes *
@@ -345,14 +367,14 @@ static int32_t find_unset(int32_t *next, int32_t slot)
     return root;
 }
 
-/* Needs come by descending hop, so the first to reach a slot is its farthest user; slots already
- * set are jumped over. */
+/* Needs come by descending hop, so the first to reach a slot is the farthest user among them; slots
+ * that they have reached are jumped over. */
 static void mark_far(int32_t *far, int32_t *next, const need_t *need, int hop)
 {
     int32_t end = need->slot + need->count;
 
     for (int32_t slot = find_unset(next, need->slot); slot < end; slot = find_unset(next, slot)) {
-        far[slot] = hop;
+        far[slot] = larger(far[slot], hop);
         next[slot] = slot + 1;
     }
 }
@@ -382,13 +404,13 @@ static void owner_far(bsattn_demand_t *demand, build_t *build, int owner, int32_
 
 static bsattn_status_t class_far(bsattn_demand_t *demand, build_t *build, int kv_class)
 {
-    int32_t *far = demand->far + (size_t)kv_class * (size_t)demand->layout.blocks;
+    int32_t *far = class_far_of(demand, kv_class);
 
-    BSATTN_TRY(collect_needs(demand, build, kv_class));
-    BSATTN_TRY(sort_by_owner(demand, build));
     for (int64_t x = 0; x < demand->layout.blocks; ++x) {
         far[x] = -1;
     }
+    BSATTN_TRY(collect_needs(demand, build, kv_class));
+    BSATTN_TRY(sort_by_owner(demand, build));
     for (int owner = 0; owner < demand->layout.ranks; ++owner) {
         owner_far(demand, build, owner, far + demand->owner_first[owner]);
     }
