@@ -7,6 +7,7 @@
 #include "base/bits.h"
 #include "base/text.h"
 
+#include <omp.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -234,6 +235,13 @@ int64_t bsattn_host_memory_peak(void)
         (void)bsattn_host_parse_kib(text, "VmHWM:", &bytes);
     }
     return bytes;
+}
+
+int bsattn_host_threads_asked(void)
+{
+    int threads = (getenv("OMP_NUM_THREADS") != NULL) ? omp_get_max_threads() : 0;
+
+    return (threads < BSATTN_THREADS_MAX) ? threads : BSATTN_THREADS_MAX;
 }
 
 int bsattn_host_cores(void)

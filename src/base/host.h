@@ -23,6 +23,12 @@ int64_t bsattn_host_memory_peak(void);
  *          control groups of this process leave; INT64_MAX if unknown */
 int64_t bsattn_host_memory_available(void);
 
+/** More threads than this are not started. */
+enum { BSATTN_THREADS_MAX = 4096 };
+
+/** @return the number that OMP_NUM_THREADS asks for, at most BSATTN_THREADS_MAX; 0 if it is not set */
+int bsattn_host_threads_asked(void);
+
 /** @return cores this process may run on, >= 1 */
 int bsattn_host_cores(void);
 

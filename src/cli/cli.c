@@ -77,14 +77,18 @@ static bsattn_status_t compare_options(const bsattn_cli_t *cli)
     return status;
 }
 
+static bool computes(const bsattn_cli_t *cli)
+{
+    return bsattn_verb_uses_mpi(cli->options->verb) && !asks_for_help(cli->options);
+}
+
 /* A job whose processes are launched as singletons is found out here, unless one process is what
  * was asked for. */
 static bsattn_status_t check_launch(const bsattn_cli_t *cli)
 {
-    bool computes = bsattn_verb_uses_mpi(cli->options->verb) && !asks_for_help(cli->options);
     const char *transport = bsattn_options_text(cli->options, BSATTN_OPTION_TRANSPORT);
 
-    if (!computes) {
+    if (!computes(cli)) {
         return BSATTN_OK;
     }
     if (strcmp(transport, "loop") != 0) {
@@ -120,6 +124,7 @@ static bsattn_status_t do_job(bsattn_cli_t *cli, bsattn_status_t status)
     }
     BSATTN_TRY(bsattn_job_agree(&cli->job, status));
     BSATTN_TRY(bsattn_job_agree(&cli->job, check_launch(cli)));
+    cli->speaks = cli->speaks || ((cli->job.size == 1) && computes(cli));
     BSATTN_TRY(compare_options(cli));
     return bsattn_job_agree(&cli->job, finish_output(do_verb(cli)));
 }
@@ -131,7 +136,7 @@ int bsattn_cli_main(int argc, char **argv)
     bsattn_cli_t cli = {
         .job = {.comm = NULL, .rank = 0, .size = 1},
         .options = &options,
-        .speaks = (bsattn_launch_rank(getenv) <= 0),
+        .speaks = (bsattn_launch_rank(getenv) <= 0) || (bsattn_launch_size(getenv) <= 1),
     };
     /* One of several processes meets the others whatever it was asked: they may have been asked
      * something else. A lone one starts MPI only if it must. */

@@ -4,7 +4,6 @@
 #include "base/host.h"
 
 #include <inttypes.h>
-#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -115,12 +114,12 @@ bsattn_status_t bsattn_resolve_backend(const bsattn_options_t *options,
 
 int bsattn_resolve_threads(const bsattn_options_t *options)
 {
-    int64_t asked = bsattn_options_int(options, BSATTN_OPTION_THREADS);
+    int asked = (int)bsattn_options_int(options, BSATTN_OPTION_THREADS);
 
-    if (asked > 0) {
-        return (int)asked;
+    if (asked == 0) {
+        asked = bsattn_host_threads_asked();
     }
-    return (getenv("OMP_NUM_THREADS") != NULL) ? omp_get_max_threads() : bsattn_host_cores();
+    return (asked > 0) ? asked : bsattn_host_cores();
 }
 
 bsattn_context_params_t bsattn_resolve_context(const bsattn_options_t *options,

@@ -96,9 +96,10 @@ static bsattn_status_t check_sizes(const bsattn_problem_t *problem)
     }
     if (bsattn_problem_blocks(problem) > BSATTN_BLOCKS_MAX) {
         return bsattn_fail(BSATTN_ERR_INPUT,
-                           "seq %" PRId64 " in blocks of %d: more than %" PRId64
-                           " blocks; take a larger block",
-                           problem->seq_len, problem->block, (int64_t)BSATTN_BLOCKS_MAX);
+                           "seq %" PRId64 " in blocks of %d: more than %" PRId64 " blocks, at "
+                           "most %" PRId64 " tokens; take a larger block, 256 at most",
+                           problem->seq_len, problem->block, (int64_t)BSATTN_BLOCKS_MAX,
+                           (int64_t)BSATTN_BLOCKS_MAX * problem->block);
     }
     return BSATTN_OK;
 }

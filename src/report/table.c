@@ -4,6 +4,7 @@
 #include "base/text.h"
 #include "report/columns.h"
 
+#include <ctype.h>
 #include <inttypes.h>
 #include <math.h>
 #include <string.h>
@@ -47,12 +48,17 @@ static const table_column_t table_columns[] = {
 
 enum { TABLE_COLUMN_COUNT = sizeof(table_columns) / sizeof(table_columns[0]) };
 
-/* A row's fields are separated by spaces, so a text must not hold any; a pattern means the same
- * without. */
+/* A row's fields are separated by spaces and rows by newlines, so a text must not hold any; a
+ * pattern means the same without. */
+static bool separates(char letter)
+{
+    return isspace((unsigned char)letter) != 0;
+}
+
 static void add_packed(bsattn_strbuf_t *buf, const char *text)
 {
     for (; *text != '\0'; ++text) {
-        if (strchr(" \t", *text) == NULL) {
+        if (!separates(*text)) {
             bsattn_strbuf_add(buf, "%c", *text);
         }
     }
@@ -98,7 +104,7 @@ static void print_text(FILE *file, const char *text, int width)
     }
     (void)fputs((*text == '\0') ? "-" : "", file);
     for (; *text != '\0'; ++text) {
-        if (strchr(" \t", *text) == NULL) {
+        if (!separates(*text)) {
             (void)fputc(*text, file);
         }
     }

@@ -291,8 +291,9 @@ static bsattn_status_t check_local(const check_t *check, int64_t rows, uint64_t 
                                    tally_t *tally_p)
 {
     const bsattn_plan_t *plan = check->plan;
-    int64_t groups = (rows == 0)
-                         ? plan->problem.batch * plan->problem.heads_q * plan->demand.layout.blocks
+    int64_t streams = plan->problem.batch * plan->problem.heads_q;
+    bool all = (rows == 0) || (rows >= streams * plan->problem.seq_len);
+    int64_t groups = all ? streams * plan->demand.layout.blocks
                          : (rows + ROWS_PER_GROUP - 1) / ROWS_PER_GROUP;
     bsattn_status_t outcome = BSATTN_OK;
     char message[BSATTN_ERROR_TEXT_SIZE] = "";
@@ -308,8 +309,8 @@ static bsattn_status_t check_local(const check_t *check, int64_t rows, uint64_t 
 #pragma omp for schedule(dynamic)
         for (int64_t g = 0; g < groups; ++g) {
             group_t group;
-            bool here = (rows == 0) ? group_of_all(plan, g, &group)
-                                    : group_of_sample(plan, seed, g, rows, &group);
+            bool here = all ? group_of_all(plan, g, &group)
+                            : group_of_sample(plan, seed, g, rows, &group);
             if (here && (status == BSATTN_OK)) {
                 status = check_group(check, &group, &work, &mine);
             }

@@ -4,7 +4,6 @@
 #include "base/host.h"
 #include "base/text.h"
 
-#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -42,6 +41,10 @@ static bsattn_status_t check_params(const bsattn_context_params_t *params)
         return bsattn_fail(BSATTN_ERR_INPUT,
                            "virtual ranks %d, threads %d, timeout %g s: none can be negative",
                            params->virtual_ranks, params->threads, params->timeout_s);
+    }
+    if (params->threads > BSATTN_THREADS_MAX) {
+        return bsattn_fail(BSATTN_ERR_INPUT, "threads %d: at most %d", params->threads,
+                           BSATTN_THREADS_MAX);
     }
     return BSATTN_OK;
 }
@@ -97,10 +100,7 @@ static void number_hosts(bsattn_context_t *context)
 /* Threads that the user asks for; 0: none. */
 static int asked_threads(const bsattn_context_params_t *params)
 {
-    if (params->threads > 0) {
-        return params->threads;
-    }
-    return (getenv("OMP_NUM_THREADS") != NULL) ? omp_get_max_threads() : 0;
+    return (params->threads > 0) ? params->threads : bsattn_host_threads_asked();
 }
 
 /* As many as asked for; else the cores this process is bound to, or what it may use, shared evenly

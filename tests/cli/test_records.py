@@ -62,6 +62,12 @@ class Records(CommandTest):
         total = record["time_ms"]["total"]
         self.assertTrue(0 < total["min"] <= total["median"] <= total["p95"] <= total["max"])
 
+    def test_check_of_more_rows_than_there_are(self):
+        for rows in ("2000", str(2**63 - 1)):
+            record = self.record("run", *SMALL, f"--check={rows}", ranks=2)
+            self.assertEqual(record["check"]["rows"], 2000)
+            self.assertIs(record["check"]["passed"], True)
+
     def test_loop_is_the_same_computation(self):
         mpi = self.record("run", *SMALL, ranks=3)
         loop = self.record("run", *SMALL, "--transport", "loop", "--ranks", "3")

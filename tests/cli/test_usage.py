@@ -73,6 +73,13 @@ class Refusals(CommandTest):
     def test_ranks_that_contradict_the_launch(self):
         self.refuse(INPUT, ["ranks"], "run", *SMALL, "--transport", "mpi", "--ranks", "5", ranks=2)
 
+    def test_one_process_speaks_whatever_its_launcher_called_it(self):
+        task = {"SLURM_NTASKS": "4", "SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "1", "SLURM_STEP_ID": "0"}
+        record = self.record("run", *SMALL, "--transport", "loop", "--ranks", "2", env=task)
+        self.assertEqual(record["status"], "ok")
+        done = self.ring("run", "--seq", "0", expect=INPUT, env={"PMIX_RANK": "1"})
+        self.assertIn("seq", done.stderr, done.told)
+
     def test_one_message_from_all_ranks(self):
         done = self.refuse(INPUT, ["head-dim"], "run", "--head-dim", "20", ranks=3)
         self.assertEqual(done.stderr.count("head-dim"), 1, done.told)
