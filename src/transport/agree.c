@@ -4,6 +4,8 @@
 #include "base/text.h"
 #include "transport/transport.h"
 
+#include <string.h>
+
 /* FNV-1a */
 static uint32_t hash_text(const char *text)
 {
@@ -42,11 +44,25 @@ void bsattn_verdict_init(bsattn_verdict_t *verdict, bsattn_status_t status)
     (void)bsattn_text_copy(verdict->text, sizeof(verdict->text), bsattn_last_error());
 }
 
+/* Whether a message says already whose it is: the rank that tells it was told it by another. */
+static bool names_rank(const char *text)
+{
+    static const char word[] = "rank ";
+    size_t length = sizeof(word) - 1;
+
+    if (strncmp(text, word, length) != 0) {
+        return false;
+    }
+    text += length;
+    length = strspn(text, "0123456789");
+    return (length > 0) && (strncmp(text + length, ": ", 2) == 0);
+}
+
 bsattn_status_t bsattn_verdict_adopt(const bsattn_verdict_t *verdict, int rank, bool alike)
 {
     bsattn_status_t status = (bsattn_status_t)verdict->status;
 
-    if ((rank == 0) || alike) {
+    if ((rank == 0) || alike || names_rank(verdict->text)) {
         return bsattn_fail(status, "%s", verdict->text);
     }
     return bsattn_fail(status, "rank %d: %s", rank, verdict->text);

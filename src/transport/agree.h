@@ -35,7 +35,8 @@ int bsattn_outcome_first(const bsattn_outcome_t *outcomes, int ranks, bool *alik
 void bsattn_verdict_init(bsattn_verdict_t *verdict, bsattn_status_t status);
 
 /** Take over the failure of a rank: bsattn_last_error() becomes its message, with "rank R: " before
- *  it unless R is 0 or all ranks failed alike. @return its status */
+ *  it unless R is 0, all ranks failed alike, or the message names a rank already: that of whom R was
+ *  told it. @return its status */
 bsattn_status_t bsattn_verdict_adopt(const bsattn_verdict_t *verdict, int rank, bool alike);
 
 #endif

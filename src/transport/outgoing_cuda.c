@@ -37,21 +37,21 @@ static bool recurs(const bsattn_send_t *send, size_t period)
     return true;
 }
 
-/* Heads that need the same tokens have the same runs, one head's rows further on. */
+/* Heads that need the same tokens have the same runs, one head's rows further on. Only a period of
+ * few runs is of use. */
 static void find_period(bsattn_outgoing_t *outgoing)
 {
     const bsattn_send_t *send = &outgoing->send;
-    size_t period = 1;
 
-    while ((period < send->run_count) &&
-           ((send->run_count % period != 0) || !recurs(send, period))) {
-        ++period;
-    }
-    outgoing->period = period;
-    outgoing->stride =
-        (period < send->run_count) ? send->runs[period].first - send->runs[0].first : 0;
-    if ((outgoing->stride < 0) || (outgoing->stride * (int64_t)outgoing->row_bytes > pitch_max)) {
-        outgoing->period = send->run_count;
+    outgoing->period = send->run_count;
+    for (size_t period = 1; (period < send->run_count) && (period <= FEW_COPIES); ++period) {
+        int64_t stride = send->runs[period].first - send->runs[0].first;
+        if ((send->run_count % period == 0) &&
+            (stride * (int64_t)outgoing->row_bytes <= pitch_max) && recurs(send, period)) {
+            outgoing->period = period;
+            outgoing->stride = stride;
+            return;
+        }
     }
 }
 

@@ -165,6 +165,7 @@ static void test_failure_unheard(int rank, int ranks)
     enum { SENT = 7 };
     const int last = ranks - 1;
     bsattn_status_t status = BSATTN_OK;
+    char expected[64];
     char word = 1;
     bool there = false;
     int looks = 0;
@@ -189,7 +190,9 @@ static void test_failure_unheard(int rank, int ranks)
     }
     EXPECT(bsattn_transport_agree(&control.super, status) == BSATTN_ERR_MEMORY, "all fail");
     bsattn_control_forget_failures(&control);
-    EXPECT(strstr(bsattn_last_error(), "the cause") != NULL, "%s", bsattn_last_error());
+    (void)snprintf(expected, sizeof(expected), (ranks > 1) ? "rank %d: the cause" : "the cause",
+                   last);
+    EXPECT(strcmp(bsattn_last_error(), expected) == 0, "%s", bsattn_last_error());
     EXPECT(bsattn_control_until(&control, look_three_times, &looks, "for looks") == BSATTN_OK, "%s",
            bsattn_last_error());
 }
