@@ -541,7 +541,8 @@ __device__ void compute_units(const Arguments &arguments, Memory<C> &memory, int
         if (fresh) {
             ending = self.finish_sums();
             self.leave(); /* the place may be where the next queries are to come */
-            /* All lanes have read it, and each says so: racecheck knows of no other way. */
+            /* The slot before may be filled again; this one's results are still to be written. Each lane
+             * says that it has read: a word of lane 0 for all is not enough for racecheck. */
             barrier_arrive(shared_address(&shared.slot_empty[turn.barrier.index]));
             ended = turn.slot.index;
             turn.next();
