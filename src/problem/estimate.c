@@ -6,6 +6,7 @@
 #include "problem/problem.h"
 #include "problem/schedule.h"
 
+#include <math.h>
 #include <omp.h>
 #include <stdlib.h>
 #include <string.h>
@@ -195,6 +196,20 @@ static void predict_time(const build_t *build, int rank, const double *pairs_of_
     }
 }
 
+/* Whether some rank's exchanges alone, with nothing to compute, take longer. */
+static bool exchange_exceeds(const build_t *build, double limit_ms)
+{
+    int ranks = build->demand->layout.ranks;
+    bool exceeds = false;
+
+    for (int rank = 0; !exceeds && (rank < ranks); ++rank) {
+        bsattn_rank_estimate_t idle = {0};
+        predict_time(build, rank, build->pairs_of_hop, &idle);
+        exceeds = (idle.time_total_ms > limit_ms);
+    }
+    return exceeds;
+}
+
 /* @param pairs_of_hop  [P], for this call alone */
 static bsattn_status_t predict_rank(const build_t *build, int rank, double *pairs_of_hop)
 {
@@ -297,13 +312,16 @@ static bsattn_status_t build_alloc(build_t *build)
     return BSATTN_OK;
 }
 
-bsattn_status_t bsattn_estimate_compute(const bsattn_demand_t *demand,
-                                        const bsattn_machine_t *machine,
-                                        bsattn_estimate_t **estimate_p)
+/* @param limit_ms    of interest only if it does not take longer
+ * @param estimate_p  receives NULL if it clearly does */
+static bsattn_status_t compute(const bsattn_demand_t *demand, const bsattn_machine_t *machine,
+                               double limit_ms, bsattn_estimate_t **estimate_p)
 {
     build_t build = {.demand = demand, .machine = machine};
     bsattn_status_t status = build_alloc(&build);
+    bool exceeds = false;
 
+    *estimate_p = NULL;
     if (status == BSATTN_OK) {
         bsattn_estimate_totals_t *totals = &build.estimate->totals;
         totals->ranks = demand->layout.ranks;
@@ -311,13 +329,14 @@ bsattn_status_t bsattn_estimate_compute(const bsattn_demand_t *demand,
         bsattn_layout_format(&demand->layout, totals->layout, sizeof(totals->layout));
         (void)bsattn_text_copy(totals->exchange, sizeof(totals->exchange), "ring");
         count_chunks(&build);
+        exceeds = exchange_exceeds(&build, limit_ms);
     }
-    if (status == BSATTN_OK) {
+    if ((status == BSATTN_OK) && !exceeds) {
         status = predict_ranks(&build);
     }
     free(build.chunk_tokens);
     free(build.pairs_of_hop);
-    if (status != BSATTN_OK) {
+    if ((status != BSATTN_OK) || exceeds) {
         bsattn_estimate_destroy(build.estimate);
         return status;
     }
@@ -325,6 +344,13 @@ bsattn_status_t bsattn_estimate_compute(const bsattn_demand_t *demand,
     build.estimate->totals.imbalance = imbalance(build.estimate);
     *estimate_p = build.estimate;
     return BSATTN_OK;
+}
+
+bsattn_status_t bsattn_estimate_compute(const bsattn_demand_t *demand,
+                                        const bsattn_machine_t *machine,
+                                        bsattn_estimate_t **estimate_p)
+{
+    return compute(demand, machine, INFINITY, estimate_p);
 }
 
 /* --------------------------------------------------------------------------------------- choice */
@@ -344,7 +370,7 @@ static bool clearly_better(const bsattn_estimate_totals_t *a, const bsattn_estim
 /* A layout tried. */
 typedef struct trial {
     bsattn_demand_t demand;
-    bsattn_estimate_t *estimate;
+    bsattn_estimate_t *estimate; /* NULL: given up, clearly slower than another */
 } trial_t;
 
 static void trial_free(trial_t *trial)
@@ -355,7 +381,8 @@ static void trial_free(trial_t *trial)
 }
 
 static bsattn_status_t trial_init(trial_t *trial, const bsattn_pattern_t *pattern, int ranks,
-                                  const char *name, const bsattn_machine_t *machine)
+                                  const char *name, const bsattn_machine_t *machine,
+                                  double limit_ms)
 {
     bsattn_layout_t layout;
     bsattn_status_t status;
@@ -363,7 +390,7 @@ static bsattn_status_t trial_init(trial_t *trial, const bsattn_pattern_t *patter
     *trial = (trial_t){0};
     BSATTN_TRY(bsattn_layout_parse(name, pattern->blocks, ranks, &layout));
     BSATTN_TRY(bsattn_demand_init(&trial->demand, pattern, &layout, machine->threads));
-    status = bsattn_estimate_compute(&trial->demand, machine, &trial->estimate);
+    status = compute(&trial->demand, machine, limit_ms, &trial->estimate);
     if (status != BSATTN_OK) {
         trial_free(trial);
     }
@@ -374,10 +401,12 @@ static bsattn_status_t trial_init(trial_t *trial, const bsattn_pattern_t *patter
 static bsattn_status_t try_layout(trial_t *best, const bsattn_pattern_t *pattern, int ranks,
                                   const char *name, const bsattn_machine_t *machine)
 {
+    double limit_ms = best->estimate->totals.time_ms / clearly_faster;
     trial_t other;
 
-    BSATTN_TRY(trial_init(&other, pattern, ranks, name, machine));
-    if (clearly_better(&other.estimate->totals, &best->estimate->totals)) {
+    BSATTN_TRY(trial_init(&other, pattern, ranks, name, machine, limit_ms));
+    if ((other.estimate != NULL) &&
+        clearly_better(&other.estimate->totals, &best->estimate->totals)) {
         trial_t worse = *best;
         *best = other;
         other = worse;
@@ -403,7 +432,7 @@ bsattn_status_t bsattn_estimate_choose(const bsattn_pattern_t *pattern, int rank
         return bsattn_fail(BSATTN_ERR_INPUT, "exchange '%s': must be auto or ring", exchange);
     }
     BSATTN_TRY(trial_init(&best, pattern, ranks,
-                          bsattn_text_is_auto(layout) ? "contiguous" : layout, machine));
+                          bsattn_text_is_auto(layout) ? "contiguous" : layout, machine, INFINITY));
     if (bsattn_text_is_auto(layout) && (ranks > 1)) {
         status = try_layout(&best, pattern, ranks, "zigzag", machine);
         if (status == BSATTN_OK) {
