@@ -401,9 +401,11 @@ static bsattn_status_t trial_init(trial_t *trial, const bsattn_pattern_t *patter
 static bsattn_status_t try_layout(trial_t *best, const bsattn_pattern_t *pattern, int ranks,
                                   const char *name, const bsattn_machine_t *machine)
 {
-    double limit_ms = best->estimate->totals.time_ms / clearly_faster;
+    double limit_ms;
     trial_t other;
 
+    BSATTN_ASSERT(best->estimate != NULL);
+    limit_ms = best->estimate->totals.time_ms / clearly_faster;
     BSATTN_TRY(trial_init(&other, pattern, ranks, name, machine, limit_ms));
     if ((other.estimate != NULL) &&
         clearly_better(&other.estimate->totals, &best->estimate->totals)) {
