@@ -12,10 +12,14 @@
 
 enum { WORD_SIZE = 160, WORD_TAG = 1, REPORT_SIZE = 4096, SPINS = 4000 };
 
-/* How long rank 0 listens for the words of others, and how long others leave it to speak for
- * all. */
+/* How long rank 0 listens for the words of others. */
 static const double listen_ms = 1000.0;
-static const double leave_ms = 4000.0;
+
+/* How long a rank leaves it to lower ones to speak for all and end the job. */
+static double leave_ms(int rank)
+{
+    return (rank == 0) ? 0.0 : 4000.0 + 500.0 * (double)((rank < 10) ? rank - 1 : 9);
+}
 
 bsattn_status_t bsattn_mpi_check(int code, const char *what)
 {
@@ -42,9 +46,7 @@ static void stalled_alone(MPI_Comm comm, double timeout_s)
     int rank = 0;
 
     (void)MPI_Comm_rank(comm, &rank);
-    if (rank > 0) {
-        pause_us((long)(1e3 * leave_ms));
-    }
+    pause_us((long)(1e3 * leave_ms(rank)));
     (void)fprintf(
         stderr,
         "bsattn_ring: error: no progress for %.3g s: rank %d waits for all ranks to start "
@@ -166,7 +168,7 @@ static void stalled(const bsattn_mpi_watch_t *watch, const char *what, double wa
     if (!*told) {
         send_word(watch, what);
         *told = true;
-    } else if (late_ms > leave_ms) {
+    } else if (late_ms > leave_ms(rank)) {
         (void)fprintf(stderr,
                       "bsattn_ring: error: no progress for %.3g s: rank %d waits %s; no word from "
                       "rank 0\n",

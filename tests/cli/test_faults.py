@@ -141,6 +141,15 @@ class Faults(CommandTest):
         self.assertIn("rank 1", stderr)
         self.assertLess(time.monotonic() - began, 30)
 
+    def test_stalled_rank_0(self):
+        """The one that speaks for all is the one that does not: another does, alone."""
+        process, pids = self.start(*ENDLESS, "--timeout", "3")
+        os.kill(pids[0], signal.SIGSTOP)
+        stderr = self.end(process, 60)
+        self.assertEqual(process.returncode, TIMEOUT, stderr)
+        self.assertEqual(stderr.count("no progress for"), 1, stderr)
+        self.assertIn("no word from rank 0", stderr)
+
     def test_killed_rank(self):
         process, pids = self.start(*ENDLESS, "--timeout", "5")
         os.kill(pids[2], signal.SIGKILL)
