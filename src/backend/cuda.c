@@ -9,7 +9,6 @@
 #include <nvtx3/nvToolsExt.h>
 
 #include <ctype.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,9 +16,6 @@ enum { CAPABILITY_LEAST = 80 };
 
 /* What a context holds, where it cannot be measured. */
 static const int64_t context_bytes = INT64_C(560) << 20;
-
-/* Row distances that cudaMemcpy2D() takes on every GPU. */
-static const size_t pitch_max = INT32_MAX;
 
 /* -------------------------------------------------------------------------------------- devices */
 
@@ -101,8 +97,8 @@ static bsattn_status_t describe(int device, bsattn_gpu_t *gpu_p)
     struct cudaDeviceProp properties;
     char pci[32] = "";
 
-    BSATTN_TRY(bsattn_cuda_check(cudaGetDeviceProperties(&properties, device),
-                                 "cudaGetDeviceProperties"));
+    BSATTN_TRY(
+        bsattn_cuda_check(cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties"));
     BSATTN_TRY(bsattn_cuda_check(cudaDeviceGetPCIBusId(pci, (int)sizeof(pci), device),
                                  "cudaDeviceGetPCIBusId"));
     *gpu_p = (bsattn_gpu_t){
@@ -227,7 +223,8 @@ static bsattn_status_t move_rows(bsattn_backend_t *backend, const bsattn_rows_t 
                                  enum cudaMemcpyKind kind)
 {
     bool dense = (rows->from_stride == rows->row_bytes) && (rows->to_stride == rows->row_bytes);
-    bool pitched = (rows->from_stride <= pitch_max) && (rows->to_stride <= pitch_max);
+    bool pitched =
+        (rows->from_stride <= BSATTN_CUDA_PITCH_MAX) && (rows->to_stride <= BSATTN_CUDA_PITCH_MAX);
 
     if ((rows->row_count == 0) || (rows->row_bytes == 0)) {
         return BSATTN_OK;
@@ -245,10 +242,10 @@ static bsattn_status_t move_rows(bsattn_backend_t *backend, const bsattn_rows_t 
                                  "cudaMemcpy2D");
     }
     for (size_t row = 0; row < rows->row_count; ++row) {
-        BSATTN_TRY(bsattn_cuda_check(
-            cudaMemcpy((char *)rows->to + row * rows->to_stride,
-                       (const char *)rows->from + row * rows->from_stride, rows->row_bytes, kind),
-            "cudaMemcpy"));
+        BSATTN_TRY(bsattn_cuda_check(cudaMemcpy((char *)rows->to + row * rows->to_stride,
+                                                (const char *)rows->from + row * rows->from_stride,
+                                                rows->row_bytes, kind),
+                                     "cudaMemcpy"));
     }
     return BSATTN_OK;
 }
@@ -381,23 +378,15 @@ static const bsattn_backend_ops_t cuda_ops = {
 /* Without a context CUDA cannot tell how much is free. */
 static bsattn_status_t fail_context(const bsattn_backend_cuda_t *cuda, int64_t memory_bytes)
 {
+    int64_t left = (memory_bytes > cuda->used_before) ? memory_bytes - cuda->used_before : 0;
     char need_text[32];
-    char free_text[32];
-    char total_text[32];
-    char free_of[80] = "";
-    bsattn_strbuf_t buf;
+    char free_text[BSATTN_CUDA_FREE_TEXT_SIZE];
 
-    bsattn_strbuf_init(&buf, free_of, sizeof(free_of));
-    if (cuda->used_before >= 0) {
-        double left = fmax(0.0, (double)(memory_bytes - cuda->used_before));
-        bsattn_strbuf_add(&buf, ", %s of %s were free",
-                          bsattn_text_bytes(free_text, sizeof(free_text), left),
-                          bsattn_text_bytes(total_text, sizeof(total_text), (double)memory_bytes));
-    }
-    return bsattn_fail(BSATTN_ERR_MEMORY,
-                       "out of memory: a CUDA context, about %s, was refused on GPU %d (%s)%s",
-                       bsattn_text_bytes(need_text, sizeof(need_text), (double)context_bytes),
-                       cuda->super.device, cuda->super.name, free_of);
+    return bsattn_fail(
+        BSATTN_ERR_MEMORY, "out of memory: a CUDA context, about %s, was refused %s",
+        bsattn_text_bytes(need_text, sizeof(need_text), (double)context_bytes),
+        bsattn_cuda_free_text_of(free_text, sizeof(free_text), cuda->super.device, cuda->super.name,
+                                 (cuda->used_before >= 0) ? left : -1, memory_bytes));
 }
 
 /* Make the GPU's context, remembering what others hold. */

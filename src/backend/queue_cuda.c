@@ -49,25 +49,36 @@ bsattn_status_t bsattn_cuda_look(cudaError_t error, const char *what, bool *done
     return bsattn_cuda_check(error, what);
 }
 
+const char *bsattn_cuda_free_text_of(char *buf, size_t size, int device, const char *name,
+                                     int64_t available, int64_t total)
+{
+    char have_text[32];
+    char total_text[32];
+    bsattn_strbuf_t text;
+
+    bsattn_strbuf_init(&text, buf, size);
+    bsattn_strbuf_add(&text, "on GPU %d (%s)", device, name);
+    if (available >= 0) {
+        bsattn_strbuf_add(&text, ", %s of %s were free",
+                          bsattn_text_bytes(have_text, sizeof(have_text), (double)available),
+                          bsattn_text_bytes(total_text, sizeof(total_text), (double)total));
+    }
+    return buf;
+}
+
 const char *bsattn_cuda_free_text(char *buf, size_t size)
 {
     struct cudaDeviceProp properties = {.name = "unknown"};
     size_t available = 0;
     size_t total = 0;
     int device = -1;
-    char have_text[32];
-    char total_text[32];
-    bsattn_strbuf_t text;
 
     (void)cudaGetDevice(&device);
     (void)cudaGetDeviceProperties(&properties, device);
     (void)cudaMemGetInfo(&available, &total);
     (void)cudaGetLastError();
-    bsattn_strbuf_init(&text, buf, size);
-    bsattn_strbuf_add(&text, "on GPU %d (%s), %s of %s were free", device, properties.name,
-                      bsattn_text_bytes(have_text, sizeof(have_text), (double)available),
-                      bsattn_text_bytes(total_text, sizeof(total_text), (double)total));
-    return buf;
+    return bsattn_cuda_free_text_of(buf, size, device, properties.name, (int64_t)available,
+                                    (int64_t)total);
 }
 
 bsattn_status_t bsattn_cuda_fail_memory(size_t bytes, const char *purpose)

@@ -7,6 +7,7 @@
 
 #include <cuda_runtime.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 /** Order is kept by events alone; the host waits inside a step loop only where a ring has so many
  *  steps that they might fill the queue of a stream. At step s the loop calls
@@ -36,11 +37,18 @@ bsattn_status_t bsattn_cuda_event_await(cudaStream_t stream, cudaEvent_t event);
 /** Whether an event or a stream that was queried is done. @return BSATTN_OK, or an error as above */
 bsattn_status_t bsattn_cuda_look(cudaError_t error, const char *what, bool *done_p);
 
+/** Bytes from one row to the next that copies of rows take on every GPU. */
+enum { BSATTN_CUDA_PITCH_MAX = INT32_MAX };
+
 enum { BSATTN_CUDA_FREE_TEXT_SIZE = 384 };
 
 /** How much memory the current GPU has left, e.g. "on GPU 0 (NVIDIA H100), 1.0 GB of 80 GB were free".
  *  @return buf */
 const char *bsattn_cuda_free_text(char *buf, size_t size);
+
+/** The same of any GPU, as the caller knows it. @param available  bytes; negative: not known */
+const char *bsattn_cuda_free_text_of(char *buf, size_t size, int device, const char *name,
+                                     int64_t available, int64_t total);
 
 /** Say that memory on the current GPU was refused, how much there was, and what for.
  *  @param purpose  "", or e.g. " for bringing a message together"

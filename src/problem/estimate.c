@@ -329,7 +329,7 @@ static bsattn_status_t compute(const bsattn_demand_t *demand, const bsattn_machi
         bsattn_layout_format(&demand->layout, totals->layout, sizeof(totals->layout));
         (void)bsattn_text_copy(totals->exchange, sizeof(totals->exchange), "ring");
         count_chunks(&build);
-        exceeds = exchange_exceeds(&build, limit_ms);
+        exceeds = isfinite(limit_ms) && exchange_exceeds(&build, limit_ms);
     }
     if ((status == BSATTN_OK) && !exceeds) {
         status = predict_ranks(&build);

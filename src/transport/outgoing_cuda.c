@@ -10,9 +10,6 @@
  * Starting a copy costs some microseconds, and a kernel takes multiprocessors from the attention. */
 enum { FEW_COPIES = 48, ROW_ALIGN = 16 };
 
-/* What a copy of ranges at even distances can step over, in bytes. */
-static const int64_t pitch_max = INT32_MAX;
-
 static int64_t count_rows(const bsattn_send_t *send)
 {
     int64_t rows = 0;
@@ -47,7 +44,8 @@ static void find_period(bsattn_outgoing_t *outgoing)
     for (size_t period = 1; (period < send->run_count) && (period <= FEW_COPIES); ++period) {
         int64_t stride = send->runs[period].first - send->runs[0].first;
         if ((send->run_count % period == 0) &&
-            (stride * (int64_t)outgoing->row_bytes <= pitch_max) && recurs(send, period)) {
+            (stride * (int64_t)outgoing->row_bytes <= BSATTN_CUDA_PITCH_MAX) &&
+            recurs(send, period)) {
             outgoing->period = period;
             outgoing->stride = stride;
             return;

@@ -288,7 +288,6 @@ static size_t no_scratch(int head_dim, int block)
     return (size_t)(head_dim * block);
 }
 
-/* The estimate says what the schedules do. */
 /* The runs of a rank's rows, each by itself: where an owner's blocks end a run ends. */
 static int64_t count_runs(const world_t *world, int rank)
 {
@@ -324,6 +323,7 @@ static int64_t count_runs(const world_t *world, int rank)
     return runs;
 }
 
+/* The estimate says what the schedules do. */
 static void check_estimate(const world_t *world)
 {
     bsattn_machine_t machine = {
