@@ -541,9 +541,7 @@ __device__ void compute_units(const Arguments &arguments, Memory<C> &memory, int
         if (fresh) {
             ending = self.finish_sums();
             self.leave(); /* the place may be where the next queries are to come */
-            /* The slot before may be filled again; this one's results are still to be written. Each lane
-             * says that it has read: a word of lane 0 for all is not enough for racecheck. */
-            barrier_arrive(shared_address(&shared.slot_empty[turn.barrier.index]));
+            self.release(&shared.slot_empty[turn.barrier.index]);
             ended = turn.slot.index;
             turn.next();
             q.next();
