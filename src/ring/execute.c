@@ -134,7 +134,7 @@ static bsattn_status_t run_step(bsattn_local_t *locals, int local_count, int ste
  * may take as long as it takes. */
 typedef struct watch {
     bsattn_progress_t last;
-    double last_ms; /* when the last mark was seen */
+    bsattn_wait_clock_t wait; /* for the next mark */
 } watch_t;
 
 /* A step begins on the GPU when the exchange of the step before is done. */
@@ -155,8 +155,7 @@ static void describe_wait(const bsattn_local_t *local, int step, bsattn_strbuf_t
 static void look_after(bsattn_local_t *local, const bsattn_progress_t *progress, watch_t *watch)
 {
     const bsattn_context_t *context = local->plan->context;
-    double now_ms = bsattn_clock_ms();
-    double waited_ms = now_ms - watch->last_ms;
+    double waited_ms = bsattn_wait_clock_ms(&watch->wait);
     double allowed_ms = 1e3 * context->timeout_s;
     char what[128];
     bsattn_strbuf_t buf;
@@ -166,7 +165,7 @@ static void look_after(bsattn_local_t *local, const bsattn_progress_t *progress,
             local->busy_ms = waited_ms;
         }
         watch->last = *progress;
-        watch->last_ms = now_ms;
+        bsattn_wait_clock_start(&watch->wait);
         return;
     }
     allowed_ms = (4.0 * local->busy_ms > allowed_ms) ? 4.0 * local->busy_ms : allowed_ms;
@@ -194,8 +193,9 @@ static bsattn_status_t wait_for_step(bsattn_local_t *local, int step)
     struct timespec pause = {.tv_nsec = pause_us * 1000};
     double start_ms = bsattn_clock_ms();
     bsattn_progress_t progress = {.done = false};
-    watch_t watch = {.last = {.waiting = true}, .last_ms = start_ms};
+    watch_t watch = {.last = {.waiting = true}};
 
+    bsattn_wait_clock_start(&watch.wait);
     for (;;) {
         BSATTN_TRY(backend_of(local)->poll(local->work, &progress));
         if (progress.done || (progress.step > step)) {

@@ -18,7 +18,7 @@ static const double listen_ms = 1000.0;
 /* How long a rank leaves it to lower ones to speak for all and end the job. */
 static double leave_ms(int rank)
 {
-    return (rank == 0) ? 0.0 : 4000.0 + 500.0 * (double)((rank < 10) ? rank - 1 : 9);
+    return (rank == 0) ? 0.0 : 4000.0 + 1000.0 * (double)((rank < 10) ? rank - 1 : 9);
 }
 
 bsattn_status_t bsattn_mpi_check(int code, const char *what)
@@ -57,17 +57,18 @@ static void stalled_alone(MPI_Comm comm, double timeout_s)
 
 bsattn_status_t bsattn_mpi_duplicate(MPI_Comm comm, double timeout_s, MPI_Comm *copy_p)
 {
-    double end_ms = bsattn_clock_ms() + 1e3 * timeout_s;
+    bsattn_wait_clock_t wait;
     MPI_Request request;
     int done = 0;
 
+    bsattn_wait_clock_start(&wait);
     BSATTN_TRY(bsattn_mpi_check(MPI_Comm_idup(comm, copy_p, &request), "MPI_Comm_idup"));
     for (;;) {
         BSATTN_TRY(bsattn_mpi_check(MPI_Test(&request, &done, MPI_STATUS_IGNORE), "MPI_Test"));
         if (done) {
             return BSATTN_OK;
         }
-        if ((timeout_s > 0.0) && (bsattn_clock_ms() > end_ms)) {
+        if ((timeout_s > 0.0) && (bsattn_wait_clock_ms(&wait) > 1e3 * timeout_s)) {
             stalled_alone(comm, timeout_s);
         }
         pause_us(20);
@@ -194,28 +195,28 @@ void bsattn_mpi_watch_stalled(bsattn_mpi_watch_t *watch, const char *what, doubl
 bsattn_status_t bsattn_mpi_watch_until(bsattn_mpi_watch_t *watch, bsattn_look_t *look, void *arg,
                                        const char *what)
 {
-    double start_ms = bsattn_clock_ms();
+    bsattn_wait_clock_t wait;
     double allowed_ms;
     bool told = false;
     bool done = false;
 
-    watch->busy_ms = larger(start_ms - watch->last_ms, 0.5 * watch->busy_ms);
+    bsattn_wait_clock_start(&wait);
+    watch->busy_ms = larger(wait.seen_ms - watch->last_ms, 0.5 * watch->busy_ms);
     allowed_ms = larger(1e3 * watch->timeout_s, 4.0 * watch->busy_ms);
     for (long spins = 0;; ++spins) {
+        double waited_ms;
         BSATTN_TRY(look(arg, &done));
         if (done) {
             break;
         }
         if (spins < SPINS) {
             (void)sched_yield();
-            continue;
+        } else {
+            pause_us(20);
         }
-        pause_us(20);
-        if (watch->timeout_s > 0.0) {
-            double waited_ms = bsattn_clock_ms() - start_ms;
-            if (waited_ms > allowed_ms) {
-                stalled(watch, what, waited_ms, waited_ms - allowed_ms, &told);
-            }
+        waited_ms = bsattn_wait_clock_ms(&wait);
+        if ((watch->timeout_s > 0.0) && (waited_ms > allowed_ms)) {
+            stalled(watch, what, waited_ms, waited_ms - allowed_ms, &told);
         }
     }
     watch->last_ms = bsattn_clock_ms();

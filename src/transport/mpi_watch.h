@@ -5,7 +5,7 @@
  *
  * Every completion is polled against a deadline. A rank that has waited too long tells rank 0 what
  * it waits for; rank 0 gathers these words, names the ranks that sent none, and ends the job with
- * exit code 124.
+ * exit code 124. A process that was stopped in between has not waited meanwhile (base/clock.h).
  */
 #ifndef BSATTN_TRANSPORT_MPI_WATCH_H
 #define BSATTN_TRANSPORT_MPI_WATCH_H

@@ -150,6 +150,16 @@ class Faults(CommandTest):
         self.assertEqual(stderr.count("no progress for"), 1, stderr)
         self.assertIn("no word from rank 0", stderr)
 
+    def test_suspended_job(self):
+        """A scheduler stops all ranks for longer than the deadline: none of them has waited meanwhile."""
+        process, pids = self.start(*ENDLESS, "--timeout", "2")
+        for number, seconds in ((signal.SIGSTOP, 5), (signal.SIGCONT, 8)):
+            for pid in pids.values():
+                os.kill(pid, number)
+            time.sleep(seconds)
+        self.assertIsNone(process.poll(), "it ended by itself")
+        self.assertEqual(len(ranks_of(process.pid)), 3)
+
     def test_killed_rank(self):
         process, pids = self.start(*ENDLESS, "--timeout", "5")
         os.kill(pids[2], signal.SIGKILL)

@@ -11,6 +11,7 @@
 
 #include <math.h>
 #include <string.h>
+#include <time.h>
 
 #define ARRAY_SIZE(_array) (sizeof(_array) / sizeof((_array)[0]))
 
@@ -78,6 +79,31 @@ static void test_clock(void **state)
 
     (void)state;
     assert_true(bsattn_clock_ms() >= before);
+}
+
+static void pause_ms(long ms)
+{
+    struct timespec pause = {.tv_nsec = ms * 1000000};
+
+    (void)nanosleep(&pause, NULL);
+}
+
+static void test_wait_clock(void **state)
+{
+    bsattn_wait_clock_t wait;
+    double waited_ms;
+
+    (void)state;
+    bsattn_wait_clock_start(&wait);
+    pause_ms(300); /* as if stopped */
+    assert_true(bsattn_wait_clock_ms(&wait) == 100.0);
+    for (int i = 0; i < 5; ++i) {
+        pause_ms(20);
+        waited_ms = bsattn_wait_clock_ms(&wait);
+    }
+    assert_true((waited_ms >= 200.0) && (waited_ms <= 600.0));
+    bsattn_wait_clock_start(&wait);
+    assert_true(bsattn_wait_clock_ms(&wait) < 100.0);
 }
 
 static void test_host_kib(void **state)
@@ -170,11 +196,17 @@ static void test_host_here(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_stats_odd_even), cmocka_unit_test(test_stats_one),
-        cmocka_unit_test(test_stats_empty),    cmocka_unit_test(test_stats_nan_left_out),
-        cmocka_unit_test(test_stats_p95),      cmocka_unit_test(test_clock),
-        cmocka_unit_test(test_host_kib),       cmocka_unit_test(test_host_cgroup),
-        cmocka_unit_test(test_host_limit),     cmocka_unit_test(test_host_limit_without_cache),
+        cmocka_unit_test(test_stats_odd_even),
+        cmocka_unit_test(test_stats_one),
+        cmocka_unit_test(test_stats_empty),
+        cmocka_unit_test(test_stats_nan_left_out),
+        cmocka_unit_test(test_stats_p95),
+        cmocka_unit_test(test_clock),
+        cmocka_unit_test(test_wait_clock),
+        cmocka_unit_test(test_host_kib),
+        cmocka_unit_test(test_host_cgroup),
+        cmocka_unit_test(test_host_limit),
+        cmocka_unit_test(test_host_limit_without_cache),
         cmocka_unit_test(test_host_here),
     };
 
