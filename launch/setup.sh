@@ -83,6 +83,17 @@ need_for_tests()
     need g++ "the header must be clean C++" compiles c++
 }
 
+# A Slurm that is there belongs to a cluster and is left as it is.
+need_for_slurm()
+{
+    if ! command -v srun >/dev/null; then
+        need slurmctld "the test under Slurm" command -v slurmctld
+        need slurmd "the test under Slurm" command -v slurmd
+        need slurm-client "the test under Slurm" command -v srun
+    fi
+    need iproute2 "networks for the hosts of that test" command -v ip
+}
+
 need_for_lint()
 {
     need clang-tidy "lint" command -v clang-tidy

@@ -22,7 +22,7 @@ case "${1:-}" in
     ;;
 esac
 
-needs=(need_for_build need_for_tests need_for_cuda)
+needs=(need_for_build need_for_tests need_for_slurm need_for_cuda)
 if [ "$quick" = no ]; then
     needs+=(need_for_lint need_for_sanitizers)
 fi
