@@ -27,7 +27,7 @@ template <class C> __device__ __forceinline__ void init_barriers(Shared<C> &shar
 
     for (int i = 0; i < 2; ++i) {
         barrier_init(shared_address(&shared.slot_full[i]), 1);
-        barrier_init(shared_address(&shared.slot_empty[i]), warps + (C::FETCHER ? 1 : 0));
+        barrier_init(shared_address(&shared.slot_empty[i]), 32 * warps + (C::FETCHER ? 1 : 0));
     }
     for (int i = 0; i < C::Q_BUFFERS; ++i) {
         barrier_init(shared_address(&shared.q_full[i]), 1);

@@ -541,7 +541,8 @@ __device__ void compute_units(const Arguments &arguments, Memory<C> &memory, int
         if (fresh) {
             ending = self.finish_sums();
             self.leave(); /* the place may be where the next queries are to come */
-            self.release(&shared.slot_empty[turn.barrier.index]);
+            /* All lanes have read it, and each says so: racecheck knows of no other way. */
+            barrier_arrive(shared_address(&shared.slot_empty[turn.barrier.index]));
             ended = turn.slot.index;
             turn.next();
             q.next();
