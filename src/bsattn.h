@@ -165,7 +165,11 @@ BSATTN_API bsattn_status_t bsattn_pattern_row(bsattn_pattern_t *pattern, int hea
 /** How the work is cut and moved. NULL strings mean "auto". */
 typedef struct bsattn_plan_params {
     const char *layout;   /**< "auto", "contiguous", "zigzag", "cyclic" or "cyclic:k" */
-    const char *exchange; /**< "auto" or "ring" */
+    const char *exchange; /**< "auto", "ring": chunks go from rank to rank, each passing on what
+                               others still need, or "direct": owners send to every user what it
+                               uses, which is the least that can be sent. auto: the ring, unless
+                               direct is clearly faster, or sends less, takes no longer and holds
+                               at most 5 % more */
     const char *backend;  /**< of an estimate: "auto", "cuda" or "cpu"; auto: what a context would
                                take here. A plan computes with its context's */
 } bsattn_plan_params_t;
@@ -175,8 +179,9 @@ typedef struct bsattn_plan_params {
 typedef struct bsattn_memory {
     int64_t inputs;  /**< Q, K and V shards, [b, n, H, D] of the problem's type */
     int64_t outputs; /**< O shard of the problem's type and LSE shard, fp32 */
-    int64_t chunks;  /**< the two K/V chunks: the one computed on and the one arriving. On a GPU the
-                          rank's own keys are read in place if it needs them all */
+    int64_t chunks;  /**< the two K/V chunks: the one computed on and the one arriving; with the
+                          exchange direct also what others use of the rank's own. On a GPU the rank's
+                          own keys are read in place if it needs them all */
     int64_t state;   /**< (O, m, l) in fp32 of query rows that see keys in more than one step */
     int64_t lists;   /**< schedule: work items and key lists; not the planning tables that the ranks
                           of a process share, 8 bytes for each block and different key head mask */
@@ -203,7 +208,7 @@ typedef struct bsattn_rank_estimate {
 /** What a whole job will hold, compute and send. */
 typedef struct bsattn_estimate_totals {
     int ranks;
-    int steps;            /**< ring steps until nobody needs anything */
+    int steps;            /**< of the exchange until nobody needs anything */
     char layout[32];      /**< the layout, "auto" resolved */
     char exchange[16];    /**< the exchange, "auto" resolved */
     int64_t bytes_sent;   /**< sum over ranks */

@@ -20,6 +20,7 @@ static const double link_latency_s = 10e-6;
 typedef struct cpu_work {
     bsattn_work_t super;
     char *chunks[2]; /* the chunk computed on and the one arriving, in turn */
+    char *outgoing;  /* what is sent to each user; NULL on the ring, which sends chunks */
     float *state;    /* NULL if no row needs it */
     void *scratch;
     bsattn_attend_params_t attend; /* of an execution */
@@ -100,17 +101,12 @@ static bsattn_backend_memory_t cpu_memory(bsattn_backend_t *backend)
 
 /* ----------------------------------------------------------------------------------------- work */
 
-static int64_t chunk_rows(const bsattn_work_t *work, int step)
-{
-    return 2 * work->params.problem->batch * work->params.schedule->steps[step].tokens_kv;
-}
-
-static char *values_of(const cpu_work_t *cpu, int step)
+/* Bytes of the keys, or of the values, of so many tokens of each batch item. */
+static int64_t half_bytes(const cpu_work_t *cpu, int64_t tokens)
 {
     const bsattn_problem_t *problem = cpu->super.params.problem;
-    int64_t rows = problem->batch * cpu->super.params.schedule->steps[step].tokens_kv;
 
-    return cpu->chunks[step % 2] + (size_t)rows * bsattn_problem_row_bytes(problem);
+    return problem->batch * tokens * (int64_t)bsattn_problem_row_bytes(problem);
 }
 
 /* Allocate one buffer of a rank and count it. */
@@ -131,11 +127,14 @@ static bsattn_status_t work_buffers(cpu_work_t *cpu)
     int64_t largest[2] = {0, 0};
 
     for (int s = 0; s < schedule->step_count; ++s) {
-        int64_t bytes = chunk_rows(&cpu->super, s) * (int64_t)bsattn_problem_row_bytes(problem);
+        int64_t bytes = 2 * half_bytes(cpu, schedule->steps[s].tokens_kv);
         largest[s % 2] = (bytes > largest[s % 2]) ? bytes : largest[s % 2];
     }
     BSATTN_TRY(work_alloc(cpu, largest[0], &cpu->chunks[0]));
     BSATTN_TRY(work_alloc(cpu, largest[1], &cpu->chunks[1]));
+    if (schedule->exchange == BSATTN_EXCHANGE_DIRECT) {
+        BSATTN_TRY(work_alloc(cpu, 2 * half_bytes(cpu, schedule->outgoing.tokens), &cpu->outgoing));
+    }
     if (schedule->state_blocks > 0) {
         BSATTN_TRY(work_alloc(
             cpu, (int64_t)bsattn_problem_state_bytes(problem, schedule->state_blocks), &cpu->state));
@@ -153,6 +152,7 @@ static void cpu_release(bsattn_work_t *work)
 
     free(cpu->chunks[0]);
     free(cpu->chunks[1]);
+    free(cpu->outgoing);
     free(cpu->state);
     free(cpu->scratch);
     free(cpu);
@@ -181,37 +181,38 @@ static bsattn_status_t cpu_prepare(bsattn_backend_t *backend, const bsattn_work_
 static void cpu_movement(const bsattn_work_t *work, int step, bsattn_movement_t *movement_p)
 {
     const cpu_work_t *cpu = (const cpu_work_t *)work;
-    const bsattn_step_t *now = &work->params.schedule->steps[step];
+    const bsattn_schedule_t *schedule = work->params.schedule;
+    const bsattn_step_t *now = &schedule->steps[step];
+    bool direct = (schedule->exchange == BSATTN_EXCHANGE_DIRECT);
 
     *movement_p = (bsattn_movement_t){
-        .send = cpu->chunks[step % 2],
+        .send = direct ? cpu->outgoing : cpu->chunks[step % 2],
         .send_parts = 2 * work->params.problem->batch,
-        .send_part_rows = now->tokens_kv,
+        .send_part_rows = direct ? schedule->outgoing.tokens : now->tokens_kv,
         .send_runs = now->forward,
         .send_run_count = now->forward_count,
         .receive = cpu->chunks[(step + 1) % 2],
-        .receive_rows = chunk_rows(work, step + 1),
+        .receive_rows = 2 * work->params.problem->batch * schedule->steps[step + 1].tokens_kv,
     };
 }
 
 /* --------------------------------------------------------------------------------- an execution */
 
-/* Gather the rows of one head that the chunk of step 0 is made of. */
-static void pack_head(const cpu_work_t *cpu, const void *in, char *out, int64_t b, int head)
+/* Gather the rows of one head. */
+static void pack_head(const cpu_work_t *cpu, const bsattn_packing_t *packing, const void *in,
+                      char *out, int64_t b, int head)
 {
     const bsattn_problem_t *problem = cpu->super.params.problem;
-    const bsattn_schedule_t *schedule = cpu->super.params.schedule;
-    const bsattn_step_t *step = &schedule->steps[0];
     size_t row_bytes = bsattn_problem_row_bytes(problem);
     size_t token_bytes = row_bytes * (size_t)problem->heads_kv;
     const char *shard = (const char *)in + (size_t)(b * cpu->super.params.tokens) * token_bytes +
                         (size_t)head * row_bytes;
-    int c = schedule->kv_class_of_head[head];
+    int c = cpu->super.params.schedule->kv_class_of_head[head];
 
-    out += (size_t)(b * step->tokens_kv + step->heads[head].token_first) * row_bytes;
-    for (size_t r = schedule->own_first[c]; r < schedule->own_first[c + 1]; ++r) {
-        const char *row = shard + (size_t)schedule->own[r].first * token_bytes;
-        for (int64_t t = 0; t < schedule->own[r].count; ++t) {
+    out += (size_t)(b * packing->tokens + packing->token_first[head]) * row_bytes;
+    for (size_t r = packing->first[c]; r < packing->first[c + 1]; ++r) {
+        const char *row = shard + (size_t)packing->runs[r].first * token_bytes;
+        for (int64_t t = 0; t < packing->runs[r].count; ++t) {
             memcpy(out, row, row_bytes);
             out += row_bytes;
             row += token_bytes;
@@ -219,14 +220,18 @@ static void pack_head(const cpu_work_t *cpu, const void *in, char *out, int64_t 
     }
 }
 
-static void pack(const cpu_work_t *cpu, const void *in, char *out)
+/* Keys, then values. */
+static void pack(const cpu_work_t *cpu, const bsattn_packing_t *packing,
+                 const bsattn_tensors_t *tensors, char *out)
 {
     int heads = cpu->super.params.problem->heads_kv;
     int64_t pieces = cpu->super.params.problem->batch * heads;
+    char *values = out + half_bytes(cpu, packing->tokens);
 
 #pragma omp parallel for num_threads(cpu->super.backend->threads) schedule(static)
     for (int64_t p = 0; p < pieces; ++p) {
-        pack_head(cpu, in, out, p / heads, (int)(p % heads));
+        pack_head(cpu, packing, tensors->k, out, p / heads, (int)(p % heads));
+        pack_head(cpu, packing, tensors->v, values, p / heads, (int)(p % heads));
     }
 }
 
@@ -276,8 +281,10 @@ static bsattn_status_t cpu_begin(bsattn_work_t *work, const bsattn_tensors_t *te
         .scratch = cpu->scratch,
         .threads = work->backend->threads,
     };
-    pack(cpu, tensors->k, cpu->chunks[0]);
-    pack(cpu, tensors->v, values_of(cpu, 0));
+    pack(cpu, &schedule->own, tensors, cpu->chunks[0]);
+    if (schedule->exchange == BSATTN_EXCHANGE_DIRECT) {
+        pack(cpu, &schedule->outgoing, tensors, cpu->outgoing);
+    }
     for (int head = 0; head < problem->heads_q; ++head) {
         clear_head(&cpu->attend, head, &schedule->empty[schedule->list_of_head[head]]);
     }
@@ -303,7 +310,7 @@ static bsattn_status_t cpu_attend(bsattn_work_t *work, int step_index,
     int64_t slice = slice_items(cpu, step, between != NULL);
 
     cpu->attend.k = cpu->chunks[step_index % 2];
-    cpu->attend.v = values_of(cpu, step_index);
+    cpu->attend.v = cpu->chunks[step_index % 2] + half_bytes(cpu, step->tokens_kv);
     cpu->attend.tokens_kv = step->tokens_kv;
     cpu->attend.heads = step->heads;
     cpu->attend.lists = step->lists;

@@ -312,17 +312,16 @@ bool bsattn_lists_in_place(const bsattn_work_params_t *params)
     return params->schedule->steps[0].tokens_kv == params->tokens * params->problem->heads_kv;
 }
 
-/* The whole chunk, head after head. */
-static bsattn_status_t copy_own(const bsattn_work_params_t *params, copies_t *copies)
+/* Head after head. */
+static bsattn_status_t copy_packing(const bsattn_work_params_t *params,
+                                    const bsattn_packing_t *packing, copies_t *copies)
 {
-    const bsattn_schedule_t *schedule = params->schedule;
-
     for (int head = 0; head < params->problem->heads_kv; ++head) {
-        int c = schedule->kv_class_of_head[head];
-        int64_t to = schedule->steps[0].heads[head].token_first;
+        int c = params->schedule->kv_class_of_head[head];
+        int64_t to = packing->token_first[head];
 
-        for (size_t r = schedule->own_first[c]; r < schedule->own_first[c + 1]; ++r) {
-            const bsattn_token_run_t *run = &schedule->own[r];
+        for (size_t r = packing->first[c]; r < packing->first[c + 1]; ++r) {
+            const bsattn_token_run_t *run = &packing->runs[r];
             BSATTN_TRY(add_rows(params->problem, head, run->first, run->count, to, copies));
             to += run->count;
         }
@@ -330,35 +329,12 @@ static bsattn_status_t copy_own(const bsattn_work_params_t *params, copies_t *co
     return BSATTN_OK;
 }
 
-/* What goes on of a chunk that is the whole shard: row r is token r mod n of head r / n. */
-static bsattn_status_t copy_forward(const bsattn_work_params_t *params, copies_t *copies)
-{
-    const bsattn_step_t *step = &params->schedule->steps[0];
-    int64_t to = 0;
-
-    for (size_t i = 0; i < step->forward_count; ++i) {
-        int64_t row = step->forward[i].first;
-        int64_t end = row + step->forward[i].count;
-
-        while (row < end) {
-            int64_t head = row / params->tokens;
-            int64_t head_end = (head + 1) * params->tokens;
-            int64_t rows = ((end < head_end) ? end : head_end) - row;
-            BSATTN_TRY(
-                add_rows(params->problem, (int)head, row % params->tokens, rows, to, copies));
-            to += rows;
-            row += rows;
-        }
-    }
-    return BSATTN_OK;
-}
-
-bsattn_status_t bsattn_lists_add_copies(const bsattn_work_params_t *params, bsattn_image_t *image,
+bsattn_status_t bsattn_lists_add_copies(const bsattn_work_params_t *params,
+                                        const bsattn_packing_t *packing, bsattn_image_t *image,
                                         size_t *offset_p, int64_t *count_p)
 {
     copies_t copies = {.items = NULL};
-    bsattn_status_t status = bsattn_lists_in_place(params) ? copy_forward(params, &copies)
-                                                           : copy_own(params, &copies);
+    bsattn_status_t status = copy_packing(params, packing, &copies);
 
     if (status == BSATTN_OK) {
         status = bsattn_image_add(image, copies.items, copies.count * sizeof(*copies.items),

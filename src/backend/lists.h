@@ -54,9 +54,9 @@ void bsattn_lists_relocate(const bsattn_image_t *image, const bsattn_lists_step_
 /** @return whether a rank's chunk of step 0 is its whole shard, so that it need not be gathered */
 bool bsattn_lists_in_place(const bsattn_work_params_t *params);
 
-/** Append the copies that gather the chunk of step 0 from a shard, or of a shard read in place the
- *  rows that go on. @param count_p  copies of each batch item */
-bsattn_status_t bsattn_lists_add_copies(const bsattn_work_params_t *params, bsattn_image_t *image,
+/** Append the copies that gather rows from a shard. @param count_p  copies of each batch item */
+bsattn_status_t bsattn_lists_add_copies(const bsattn_work_params_t *params,
+                                        const bsattn_packing_t *packing, bsattn_image_t *image,
                                         size_t *offset_p, int64_t *count_p);
 
 #endif

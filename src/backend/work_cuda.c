@@ -19,6 +19,13 @@ typedef struct cuda_step {
     bool exchanging; /* in this execution */
 } cuda_step_t;
 
+/* Rows gathered out of the tensors. */
+typedef struct cuda_packing {
+    const bsattn_packing_t *packing;  /* NULL: nothing is gathered */
+    bsattn_rows_cuda_params_t params; /* but for the tensors */
+    char *to;                         /* K's, then V's */
+} cuda_packing_t;
+
 typedef struct cuda_work {
     bsattn_work_t super;
     bsattn_cuda_queue_t queue;
@@ -26,13 +33,16 @@ typedef struct cuda_work {
     bool in_place; /* keys of step 0 are read in the caller's tensors */
     cuda_step_t *steps;
     char *chunks[2];
+    char *outgoing_buffer; /* NULL: what is sent is in the chunks */
     float *state_o;
     float *state_ml;
     char *image; /* lists and whatever else launches read */
 
-    bsattn_rows_cuda_params_t pack; /* of step 0, but for the tensors */
-    int64_t pack_rows;              /* of a batch item; K's, then V's */
-    bsattn_token_run_t pack_run;    /* all of them */
+    cuda_packing_t own;          /* the chunk of step 0, unless it is read in place */
+    cuda_packing_t outgoing;     /* what others use, where that is not sent from the chunk */
+    bsattn_token_run_t send_all; /* on the ring: all of it */
+    bsattn_tensors_t tensors;    /* of this execution */
+    bool outgoing_packed;        /* in it */
     bsattn_clear_cuda_params_t *clears;
     int clear_count;
     cudaEvent_t start; /* on compute */
@@ -72,16 +82,27 @@ static bsattn_status_t work_alloc(cuda_work_t *cuda, int64_t bytes, void *memory
 static bsattn_status_t work_buffers(cuda_work_t *cuda)
 {
     const bsattn_work_params_t *params = &cuda->super.params;
-    int64_t largest[2] = {rows_bytes(cuda, cuda->pack_rows), 0};
+    const bsattn_schedule_t *schedule = params->schedule;
+    bool direct = (schedule->exchange == BSATTN_EXCHANGE_DIRECT);
+    int64_t outgoing_bytes = rows_bytes(cuda, schedule->outgoing.tokens);
+    int64_t largest[2] = {!cuda->in_place ? rows_bytes(cuda, schedule->own.tokens)
+                          : direct        ? 0
+                                          : outgoing_bytes,
+                          0};
     int64_t state_bytes =
-        (int64_t)bsattn_problem_state_bytes(params->problem, params->schedule->state_blocks);
+        (int64_t)bsattn_problem_state_bytes(params->problem, schedule->state_blocks);
 
-    for (int s = 1; s < params->schedule->step_count; ++s) {
+    for (int s = 1; s < schedule->step_count; ++s) {
         int64_t bytes = rows_bytes(cuda, chunk_rows(cuda, s));
         largest[s % 2] = (bytes > largest[s % 2]) ? bytes : largest[s % 2];
     }
     BSATTN_TRY(work_alloc(cuda, largest[0], &cuda->chunks[0]));
     BSATTN_TRY(work_alloc(cuda, largest[1], &cuda->chunks[1]));
+    if (direct) {
+        BSATTN_TRY(work_alloc(cuda, outgoing_bytes, &cuda->outgoing_buffer));
+    }
+    cuda->own.to = cuda->chunks[0];
+    cuda->outgoing.to = direct ? cuda->outgoing_buffer : cuda->chunks[0];
     if (state_bytes > 0) {
         int64_t head_dim = params->problem->head_dim;
         int64_t ml_bytes = state_bytes / (head_dim + 2) * 2;
@@ -239,7 +260,8 @@ static bsattn_status_t describe_step(cuda_work_t *cuda, const bsattn_tile_shape_
 typedef struct places {
     bsattn_lists_step_t *steps;
     size_t counters;
-    size_t copies;
+    size_t own;          /* copies that gather it */
+    size_t outgoing;     /* the same */
     size_t *clear_rows;  /* [clear_count] */
     size_t *clear_heads; /* [clear_count] */
 } places_t;
@@ -278,6 +300,15 @@ static bsattn_status_t add_clear(cuda_work_t *cuda, int list, bsattn_image_t *im
     return status;
 }
 
+static bsattn_status_t add_copies(const cuda_work_t *cuda, cuda_packing_t *own,
+                                  bsattn_image_t *image, size_t *place_p)
+{
+    return (own->packing == NULL)
+               ? BSATTN_OK
+               : bsattn_lists_add_copies(&cuda->super.params, own->packing, image, place_p,
+                                         &own->params.copy_count);
+}
+
 static bsattn_status_t fill_image(cuda_work_t *cuda, bsattn_image_t *image, places_t *places)
 {
     const bsattn_work_params_t *params = &cuda->super.params;
@@ -291,7 +322,8 @@ static bsattn_status_t fill_image(cuda_work_t *cuda, bsattn_image_t *image, plac
     for (int s = 0; s < schedule->step_count; ++s) {
         BSATTN_TRY(describe_step(cuda, &shape, s, image, &places->steps[s]));
     }
-    BSATTN_TRY(bsattn_lists_add_copies(params, image, &places->copies, &cuda->pack.copy_count));
+    BSATTN_TRY(add_copies(cuda, &cuda->own, image, &places->own));
+    BSATTN_TRY(add_copies(cuda, &cuda->outgoing, image, &places->outgoing));
     for (int l = 0; l < schedule->list_count; ++l) {
         if (schedule->empty[l].count > 0) {
             BSATTN_TRY(add_clear(cuda, l, image, places));
@@ -315,7 +347,8 @@ static void point_into_image(cuda_work_t *cuda, const bsattn_image_t *image, con
         attend->key_maps = (place->maps != 0) ? base + place->maps : NULL;
         attend->counters = (uint32_t *)(cuda->image + places->counters);
     }
-    cuda->pack.copies = (const bsattn_row_copy_t *)(base + places->copies);
+    cuda->own.params.copies = (const bsattn_row_copy_t *)(base + places->own);
+    cuda->outgoing.params.copies = (const bsattn_row_copy_t *)(base + places->outgoing);
     for (int i = 0; i < cuda->clear_count; ++i) {
         cuda->clears[i].rows = (const int32_t *)(base + places->clear_rows[i]);
         cuda->clears[i].heads = (const int32_t *)(base + places->clear_heads[i]);
@@ -361,23 +394,39 @@ static bsattn_status_t work_image(cuda_work_t *cuda)
 
 /* ----------------------------------------------------------------------------------------- life */
 
-static void work_pack(cuda_work_t *cuda)
+static cuda_packing_t gather(const cuda_work_t *cuda, const bsattn_packing_t *packing)
 {
     const bsattn_work_params_t *params = &cuda->super.params;
-    const bsattn_step_t *step = &params->schedule->steps[0];
     int64_t row_bytes = (int64_t)bsattn_problem_row_bytes(params->problem);
 
-    cuda->in_place = bsattn_lists_in_place(params);
-    cuda->pack_rows = cuda->in_place ? step->forward_tokens : step->tokens_kv;
-    cuda->pack_run = (bsattn_token_run_t){.first = 0, .count = cuda->pack_rows};
-    cuda->pack = (bsattn_rows_cuda_params_t){
-        .parts = params->problem->batch,
-        .from_part = params->tokens * params->problem->heads_kv * row_bytes,
-        .to_part = cuda->pack_rows * row_bytes,
-        .from_stride = params->problem->heads_kv * row_bytes,
-        .to_stride = row_bytes,
-        .row_bytes = row_bytes,
+    return (cuda_packing_t){
+        .packing = packing,
+        .params =
+            {
+                .parts = params->problem->batch,
+                .from_part = params->tokens * params->problem->heads_kv * row_bytes,
+                .to_part = packing->tokens * row_bytes,
+                .from_stride = params->problem->heads_kv * row_bytes,
+                .to_stride = row_bytes,
+                .row_bytes = row_bytes,
+            },
     };
+}
+
+/* What is brought together out of the tensors: keys that are not read in place, and what is sent
+ * but not out of a chunk. */
+static void work_packings(cuda_work_t *cuda)
+{
+    const bsattn_schedule_t *schedule = cuda->super.params.schedule;
+
+    cuda->in_place = bsattn_lists_in_place(&cuda->super.params);
+    if (!cuda->in_place) {
+        cuda->own = gather(cuda, &schedule->own);
+    }
+    if (cuda->in_place || (schedule->exchange == BSATTN_EXCHANGE_DIRECT)) {
+        cuda->outgoing = gather(cuda, &schedule->outgoing);
+    }
+    cuda->send_all = (bsattn_token_run_t){.first = 0, .count = schedule->outgoing.tokens};
 }
 
 static bsattn_status_t work_init(cuda_work_t *cuda)
@@ -393,7 +442,7 @@ static bsattn_status_t work_init(cuda_work_t *cuda)
     if (cuda->steps == NULL) {
         return bsattn_fail(BSATTN_ERR_MEMORY, "no memory for the steps of a rank");
     }
-    work_pack(cuda);
+    work_packings(cuda);
     BSATTN_TRY(work_queue(cuda));
     BSATTN_TRY(work_buffers(cuda));
     return work_image(cuda);
@@ -427,6 +476,7 @@ void bsattn_work_cuda_release(bsattn_work_t *work)
     destroy_queue(&cuda->queue);
     bsattn_cuda_free(backend, cuda->chunks[0]);
     bsattn_cuda_free(backend, cuda->chunks[1]);
+    bsattn_cuda_free(backend, cuda->outgoing_buffer);
     bsattn_cuda_free(backend, cuda->state_o);
     bsattn_cuda_free(backend, cuda->state_ml);
     bsattn_cuda_free(backend, cuda->image);
@@ -458,45 +508,49 @@ bsattn_status_t bsattn_work_cuda_prepare(bsattn_backend_t *backend,
 void bsattn_work_cuda_movement(const bsattn_work_t *work, int step, bsattn_movement_t *movement_p)
 {
     const cuda_work_t *cuda = (const cuda_work_t *)work;
-    const bsattn_step_t *now = &work->params.schedule->steps[step];
+    const bsattn_schedule_t *schedule = work->params.schedule;
+    const bsattn_step_t *now = &schedule->steps[step];
+    bool direct = (schedule->exchange == BSATTN_EXCHANGE_DIRECT);
     int64_t parts = 2 * work->params.problem->batch;
 
     *movement_p = (bsattn_movement_t){
-        .send = cuda->chunks[step % 2],
+        .send = direct ? cuda->outgoing_buffer : cuda->chunks[step % 2],
         .send_parts = parts,
-        .send_part_rows = now->tokens_kv,
+        .send_part_rows = direct ? schedule->outgoing.tokens : now->tokens_kv,
         .send_runs = now->forward,
         .send_run_count = now->forward_count,
         .receive = cuda->chunks[(step + 1) % 2],
         .receive_rows = parts * chunk_rows(cuda, step + 1),
     };
-    if ((step == 0) && cuda->in_place) {
-        movement_p->send_part_rows = cuda->pack_rows;
-        movement_p->send_runs = &cuda->pack_run;
-        movement_p->send_run_count = (cuda->pack_rows > 0) ? 1 : 0;
+    if (!direct && cuda->in_place && (step == 0)) {
+        movement_p->send_part_rows = schedule->outgoing.tokens;
+        movement_p->send_runs = &cuda->send_all;
+        movement_p->send_run_count = (schedule->outgoing.tokens > 0) ? 1 : 0;
     }
 }
 
 /* --------------------------------------------------------------------------------- an execution */
 
 /* Gather keys and values out of the tensors. */
-static bsattn_status_t pack(cuda_work_t *cuda, const bsattn_tensors_t *tensors, cudaStream_t stream)
+static bsattn_status_t pack(const cuda_work_t *cuda, cuda_packing_t *own, cudaStream_t stream)
 {
-    bsattn_rows_cuda_params_t *params = &cuda->pack;
+    bsattn_rows_cuda_params_t *params = &own->params;
 
     if (params->copy_count == 0) {
         return BSATTN_OK;
     }
-    params->from = tensors->k;
-    params->to = cuda->chunks[0];
+    params->from = cuda->tensors.k;
+    params->to = own->to;
     BSATTN_TRY(bsattn_cuda_check((cudaError_t)bsattn_rows_cuda(params, stream), "packing keys"));
-    params->from = tensors->v;
-    params->to = values_of(cuda, cuda->chunks[0], cuda->pack_rows);
+    params->from = cuda->tensors.v;
+    params->to = values_of(cuda, own->to, own->packing->tokens);
     return bsattn_cuda_check((cudaError_t)bsattn_rows_cuda(params, stream), "packing values");
 }
 
 static void take_tensors(cuda_work_t *cuda, const bsattn_tensors_t *tensors)
 {
+    cuda->tensors = *tensors;
+    cuda->outgoing_packed = false;
     for (int s = 0; s < cuda->super.params.schedule->step_count; ++s) {
         cuda->steps[s].attend.q = tensors->q;
         cuda->steps[s].attend.o = tensors->o;
@@ -533,9 +587,7 @@ bsattn_status_t bsattn_work_cuda_begin(bsattn_work_t *work, const bsattn_tensors
     cuda->recorded = 0;
     cuda->seen = 0;
     BSATTN_TRY(bsattn_cuda_event_record(cuda->start, compute));
-    if (!cuda->in_place) {
-        BSATTN_TRY(pack(cuda, tensors, compute));
-    }
+    BSATTN_TRY(pack(cuda, &cuda->own, compute));
     for (int i = 0; i < cuda->clear_count; ++i) {
         BSATTN_TRY(bsattn_cuda_check((cudaError_t)bsattn_clear_cuda(&cuda->clears[i], compute),
                                      "writing rows without keys"));
@@ -546,17 +598,17 @@ bsattn_status_t bsattn_work_cuda_begin(bsattn_work_t *work, const bsattn_tensors
 bsattn_status_t bsattn_work_cuda_exchange_begin(bsattn_work_t *work, int step)
 {
     cuda_work_t *cuda = (cuda_work_t *)work;
+    bool packs = (cuda->outgoing.params.copy_count > 0) && !cuda->outgoing_packed;
 
     BSATTN_TRY(bsattn_cuda_enter(work->backend));
-    if ((step == 0) && cuda->in_place) {
-        /* Only what goes on is packed, beside the first attend. Every execution ends with both
-         * streams done, so there is nothing to wait for. */
-        bsattn_tensors_t tensors = {.k = cuda->steps[0].attend.k, .v = cuda->steps[0].attend.v};
-        BSATTN_TRY(bsattn_cuda_event_record(cuda->steps[0].exchange_begin, cuda->queue.exchange));
-        return pack(cuda, &tensors, cuda->queue.exchange);
+    /* At first what others use is packed, beside the attend of step 0: every execution ends with
+     * both streams done, so there is nothing to wait for. */
+    if (!packs || (step > 0)) {
+        BSATTN_TRY(bsattn_cuda_queue_exchange_after_compute(&cuda->queue));
     }
-    BSATTN_TRY(bsattn_cuda_queue_exchange_after_compute(&cuda->queue));
-    return bsattn_cuda_event_record(cuda->steps[step].exchange_begin, cuda->queue.exchange);
+    BSATTN_TRY(bsattn_cuda_event_record(cuda->steps[step].exchange_begin, cuda->queue.exchange));
+    cuda->outgoing_packed = true;
+    return packs ? pack(cuda, &cuda->outgoing, cuda->queue.exchange) : BSATTN_OK;
 }
 
 bsattn_status_t bsattn_work_cuda_exchange_end(bsattn_work_t *work, int step)

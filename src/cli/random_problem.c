@@ -186,6 +186,13 @@ static void draw_layout(lot_t *lot, char *out, size_t size)
     }
 }
 
+static const char *draw_exchange(lot_t *lot)
+{
+    static const char *const exchanges[] = {"auto", "ring", "direct"};
+
+    return exchanges[below(lot, (int)COUNT_OF(exchanges))];
+}
+
 void bsattn_random_problem_draw(uint64_t seed, int64_t index, bsattn_random_problem_t *drawn_p)
 {
     lot_t lot = {seed};
@@ -197,6 +204,7 @@ void bsattn_random_problem_draw(uint64_t seed, int64_t index, bsattn_random_prob
     draw_layout(&lot, drawn_p->layout, sizeof(drawn_p->layout));
     drawn_p->ranks = between(&lot, 1, 8);
     drawn_p->seed = draw(&lot) >> 1; /* --seed takes 63 bits */
+    drawn_p->exchange = draw_exchange(&lot);
 }
 
 const char *bsattn_random_problem_command(const bsattn_random_problem_t *drawn, int mpi_ranks,
@@ -218,6 +226,6 @@ const char *bsattn_random_problem_command(const bsattn_random_problem_t *drawn, 
                       bsattn_dtype_name(problem->dtype), problem->block,
                       (problem->causal != 0) ? " --causal" : "", drawn->layout, drawn->pattern,
                       drawn->seed);
-    bsattn_strbuf_add(&buf, " --check=all -n 1 -w 0");
+    bsattn_strbuf_add(&buf, " --exchange %s --check=all -n 1 -w 0", drawn->exchange);
     return out;
 }

@@ -11,6 +11,7 @@ typedef struct bsattn_random_problem {
     bsattn_problem_t problem;
     char pattern[BSATTN_RANDOM_TEXT_SIZE];
     char layout[32];
+    const char *exchange; /**< static */
     int ranks;     /**< 1 .. 8, for a transport that can have any number */
     uint64_t seed; /**< of its input */
 } bsattn_random_problem_t;

@@ -68,7 +68,7 @@ static bsattn_status_t compute(const bsattn_job_t *job, attempt_t *attempt)
         .context = attempt->context,
         .problem = &attempt->drawn.problem,
         .pattern = attempt->pattern,
-        .plan = {.layout = attempt->drawn.layout, .exchange = NULL},
+        .plan = {.layout = attempt->drawn.layout, .exchange = attempt->drawn.exchange},
         .source = attempt->source,
         .iterations = 1,
     };

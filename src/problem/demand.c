@@ -34,6 +34,7 @@ typedef struct work {
 /* Buffers of one build. */
 typedef struct build {
     int threads;
+    int64_t spans_left;     /* that may still be kept */
     work_t *works;          /* [threads] */
     need_list_t needs;      /* of more than a few blocks, by user, ascending */
     size_t *first_of_owner; /* [P + 1] into by_owner */
@@ -266,6 +267,32 @@ static int32_t larger(int32_t a, int32_t b)
     return (a > b) ? a : b;
 }
 
+static void forget_used(bsattn_demand_t *demand)
+{
+    int count = demand->kv_class_count * demand->layout.ranks;
+
+    for (int i = 0; (demand->used != NULL) && (i < count); ++i) {
+        bsattn_spans_free(&demand->used[i]);
+    }
+    free(demand->used);
+    demand->used = NULL;
+}
+
+/* Keep what a rank uses, or forget all where that would be too much. */
+static bsattn_status_t keep_used(bsattn_demand_t *demand, build_t *build,
+                                 const bsattn_spans_t *used, int kv_class, int rank)
+{
+    build->spans_left -= (int64_t)used->count;
+    if (build->spans_left < 0) {
+        forget_used(demand);
+    }
+    if (demand->used == NULL) {
+        return BSATTN_OK;
+    }
+    return bsattn_spans_append(
+        &demand->used[(size_t)kv_class * (size_t)demand->layout.ranks + (size_t)rank], used);
+}
+
 /* Note what a rank uses, owner by owner: a few blocks at once in far, more to be brought in order. */
 static bsattn_status_t note_used(bsattn_demand_t *demand, build_t *build,
                                  const bsattn_spans_t *used, int kv_class, int rank)
@@ -282,6 +309,7 @@ static bsattn_status_t note_used(bsattn_demand_t *demand, build_t *build,
         bsattn_piece_begin(&walk, &demand->layout, used->items[s]);
         while (bsattn_piece_next(&walk, &piece)) {
             need_t need = {piece.owner, rank, piece.slot, piece.count};
+            demand->hop_used[bsattn_demand_hop(demand, rank, piece.owner)] = true;
             if (piece.count > FEW_BLOCKS) {
                 BSATTN_TRY(need_add(&build->needs, need));
             } else {
@@ -314,7 +342,8 @@ static bsattn_status_t collect_needs(bsattn_demand_t *demand, build_t *build, in
         work_t *work = &build->works[omp_get_thread_num()];
         failed = (collect_used(demand, work, kv_class, rank) != BSATTN_OK) || failed;
 #pragma omp ordered
-        failed = (note_used(demand, build, &work->used, kv_class, rank) != BSATTN_OK) || failed;
+        failed = (note_used(demand, build, &work->used, kv_class, rank) != BSATTN_OK) ||
+                 (keep_used(demand, build, &work->used, kv_class, rank) != BSATTN_OK) || failed;
     }
     return failed ? fail_memory() : BSATTN_OK;
 }
@@ -415,7 +444,61 @@ static bsattn_status_t class_far(bsattn_demand_t *demand, build_t *build, int kv
         owner_far(demand, build, owner, far + demand->owner_first[owner]);
     }
     for (int64_t x = 0; x < demand->layout.blocks; ++x) {
-        demand->steps = (far[x] >= demand->steps) ? far[x] + 1 : demand->steps;
+        demand->farthest = larger(demand->farthest, far[x]);
+    }
+    return BSATTN_OK;
+}
+
+/* -------------------------------------------------------------------------------------- routes */
+
+const char *const bsattn_exchange_names[BSATTN_EXCHANGE_COUNT] = {"ring", "direct"};
+
+const bsattn_spans_t *bsattn_demand_used(const bsattn_demand_t *demand, int kv_class, int rank)
+{
+    return &demand->used[(size_t)kv_class * (size_t)demand->layout.ranks + (size_t)rank];
+}
+
+bsattn_status_t bsattn_route_init(bsattn_route_t *route, const bsattn_demand_t *demand,
+                                  bsattn_exchange_kind_t kind)
+{
+    int ranks = demand->layout.ranks;
+
+    *route = (bsattn_route_t){.kind = kind};
+    route->hops = malloc((size_t)ranks * sizeof(*route->hops));
+    route->step_of_hop = malloc((size_t)ranks * sizeof(*route->step_of_hop));
+    if ((route->hops == NULL) || (route->step_of_hop == NULL)) {
+        bsattn_route_free(route);
+        return fail_memory();
+    }
+    for (int hop = 0; hop < ranks; ++hop) {
+        /* On the ring as far as any block goes, whether or not it is used at each hop. */
+        bool step = (kind == BSATTN_EXCHANGE_RING) ? (hop <= demand->farthest)
+                                                   : ((hop == 0) || demand->hop_used[hop]);
+        route->step_of_hop[hop] = step ? route->step_count : -1;
+        if (step) {
+            route->hops[route->step_count++] = hop;
+        }
+    }
+    return BSATTN_OK;
+}
+
+void bsattn_route_free(bsattn_route_t *route)
+{
+    free(route->hops);
+    free(route->step_of_hop);
+    *route = (bsattn_route_t){0};
+}
+
+bsattn_status_t bsattn_demand_take(bsattn_demand_t *demand, bsattn_exchange_kind_t kind)
+{
+    bsattn_route_t route;
+
+    BSATTN_ASSERT((kind != BSATTN_EXCHANGE_DIRECT) || (demand->used != NULL));
+    BSATTN_TRY(bsattn_route_init(&route, demand, kind));
+    bsattn_route_free(&demand->route);
+    demand->route = route;
+    if (kind == BSATTN_EXCHANGE_RING) {
+        forget_used(demand);
     }
     return BSATTN_OK;
 }
@@ -430,6 +513,9 @@ void bsattn_demand_free(bsattn_demand_t *demand)
     free(demand->owner_first);
     free(demand->far);
     free(demand->bytes_needed);
+    free(demand->hop_used);
+    forget_used(demand);
+    bsattn_route_free(&demand->route);
     *demand = (bsattn_demand_t){0};
 }
 
@@ -444,9 +530,10 @@ static bsattn_status_t demand_alloc(bsattn_demand_t *demand)
     demand->list_class_of_head = calloc(heads_q, sizeof(*demand->list_class_of_head));
     demand->owner_first = calloc(ranks + 1, sizeof(*demand->owner_first));
     demand->bytes_needed = calloc(ranks, sizeof(*demand->bytes_needed));
+    demand->hop_used = calloc(ranks, sizeof(*demand->hop_used));
     if ((demand->kv_class_of_head == NULL) || (demand->list_classes == NULL) ||
         (demand->list_class_of_head == NULL) || (demand->owner_first == NULL) ||
-        (demand->bytes_needed == NULL)) {
+        (demand->bytes_needed == NULL) || (demand->hop_used == NULL)) {
         return fail_memory();
     }
     classify_kv_heads(demand);
@@ -482,18 +569,26 @@ static bsattn_status_t build_alloc(build_t *build, const bsattn_layout_t *layout
 }
 
 bsattn_status_t bsattn_demand_init(bsattn_demand_t *demand, const bsattn_pattern_t *pattern,
-                                   const bsattn_layout_t *layout, int threads)
+                                   const bsattn_layout_t *layout, int threads, int64_t spans_max)
 {
-    build_t build = {.threads = threads};
+    build_t build = {.threads = threads, .spans_left = spans_max};
     bsattn_status_t status;
 
-    *demand = (bsattn_demand_t){.pattern = pattern, .layout = *layout, .steps = 1};
+    *demand = (bsattn_demand_t){.pattern = pattern, .layout = *layout};
     status = demand_alloc(demand);
+    if ((status == BSATTN_OK) && (spans_max > 0)) {
+        demand->used =
+            calloc((size_t)demand->kv_class_count * (size_t)layout->ranks, sizeof(*demand->used));
+        status = (demand->used == NULL) ? fail_memory() : BSATTN_OK;
+    }
     if (status == BSATTN_OK) {
         status = build_alloc(&build, layout);
     }
     for (int c = 0; (c < demand->kv_class_count) && (status == BSATTN_OK); ++c) {
         status = class_far(demand, &build, c);
+    }
+    if (status == BSATTN_OK) {
+        status = bsattn_route_init(&demand->route, demand, BSATTN_EXCHANGE_RING);
     }
     build_free(&build);
     if (status != BSATTN_OK) {

@@ -11,14 +11,21 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* One way that chunks may travel. */
+typedef struct way {
+    bsattn_route_t route;
+    int64_t *chunk_tokens; /* [P, steps], summed over key heads. Ring: of an owner's chunk at each
+                            * hop. Direct: of a rank's chunk at each step */
+    bsattn_estimate_t *estimate; /* NULL: of no interest */
+} way_t;
+
 /* Work arrays of one prediction. */
 typedef struct build {
     const bsattn_demand_t *demand;
     const bsattn_machine_t *machine;
-    bsattn_estimate_t *estimate;
-    int64_t *chunk_tokens; /* [P, steps]: tokens of an owner's chunk at each hop, summed over key
-                            * heads */
-    double *pairs_of_hop;  /* [threads, P] */
+    way_t ways[BSATTN_EXCHANGE_COUNT];
+    int64_t *outgoing_tokens; /* [P]: of a rank's own, what others use, summed over key heads */
+    double *pairs_of_hop;     /* [threads, P] */
 } build_t;
 
 static bsattn_status_t fail_memory(void)
@@ -64,13 +71,13 @@ static void count_far(const bsattn_demand_t *demand, int kv_class, int owner, in
 }
 
 /* Tokens of every chunk at every hop: a block with far f is there at the hops 0 .. f. */
-static void count_chunks(build_t *build)
+static void count_ring(const build_t *build, way_t *way)
 {
     const bsattn_demand_t *demand = build->demand;
-    int steps = demand->steps;
+    int steps = way->route.step_count;
 
     for (int owner = 0; owner < demand->layout.ranks; ++owner) {
-        int64_t *tokens = build->chunk_tokens + (size_t)owner * (size_t)steps;
+        int64_t *tokens = way->chunk_tokens + (size_t)owner * (size_t)steps;
 
         for (int c = 0; c < demand->kv_class_count; ++c) {
             count_far(demand, c, owner, bsattn_demand_kv_heads(demand, c), tokens);
@@ -81,61 +88,112 @@ static void count_chunks(build_t *build)
     }
 }
 
-static int64_t chunk_bytes(const build_t *build, int owner, int hop)
+/* Tokens that a rank uses, by the step at which they are there. */
+static void count_used(const build_t *build, const way_t *way, int rank, int64_t *tokens)
+{
+    const bsattn_demand_t *demand = build->demand;
+
+    for (int c = 0; c < demand->kv_class_count; ++c) {
+        const bsattn_spans_t *used = bsattn_demand_used(demand, c, rank);
+        int heads = bsattn_demand_kv_heads(demand, c);
+
+        for (size_t s = 0; s < used->count; ++s) {
+            bsattn_piece_walk_t walk;
+            bsattn_piece_t piece;
+
+            bsattn_piece_begin(&walk, &demand->layout, used->items[s]);
+            while (bsattn_piece_next(&walk, &piece)) {
+                int hop = bsattn_demand_hop(demand, rank, piece.owner);
+                tokens[way->route.step_of_hop[hop]] +=
+                    heads * bsattn_demand_slot_tokens(demand, piece.owner, piece.slot, piece.count);
+            }
+        }
+    }
+}
+
+/* Tokens of every rank's chunk at every step; its own at step 0 holds what anyone uses. */
+static void count_direct(const build_t *build, way_t *way)
+{
+    const way_t *ring = &build->ways[BSATTN_EXCHANGE_RING];
+    int ranks = build->demand->layout.ranks;
+
+#pragma omp parallel for num_threads(build->machine->threads) schedule(dynamic)
+    for (int rank = 0; rank < ranks; ++rank) {
+        int64_t *tokens = way->chunk_tokens + (size_t)rank * (size_t)way->route.step_count;
+        count_used(build, way, rank, tokens);
+        tokens[0] = ring->chunk_tokens[(size_t)rank * (size_t)ring->route.step_count];
+    }
+}
+
+static int64_t token_bytes(const build_t *build)
 {
     const bsattn_problem_t *problem = &build->demand->pattern->problem;
 
-    return 2 * problem->batch * (int64_t)bsattn_problem_row_bytes(problem) *
-           build->chunk_tokens[(size_t)owner * (size_t)build->demand->steps + (size_t)hop];
+    return 2 * problem->batch * (int64_t)bsattn_problem_row_bytes(problem);
 }
 
-/* What a rank keeps of its own shard at step 0: its chunk, or of keys read in place only what goes
- * on. */
-static int64_t own_chunk_bytes(const build_t *build, int rank, int64_t tokens)
+/* Bytes of the chunk that a rank holds at a step. */
+static int64_t chunk_bytes(const build_t *build, const way_t *way, int rank, int step)
 {
-    const bsattn_demand_t *demand = build->demand;
-    int64_t whole = tokens * demand->pattern->problem.heads_kv;
+    bool ring = (way->route.kind == BSATTN_EXCHANGE_RING);
+    int whose = ring ? bsattn_demand_owner(build->demand, rank, step) : rank;
 
-    if (!build->machine->keys_in_place ||
-        (build->chunk_tokens[(size_t)rank * (size_t)demand->steps] != whole)) {
-        return chunk_bytes(build, rank, 0);
-    }
-    return (demand->steps > 1) ? chunk_bytes(build, rank, 1) : 0;
+    return token_bytes(build) *
+           way->chunk_tokens[(size_t)whose * (size_t)way->route.step_count + (size_t)step];
 }
 
-/* The two chunk buffers: chunks of even steps in one, of odd steps in the other. */
-static int64_t chunk_memory(const build_t *build, int rank, int64_t tokens)
+/* Bytes that a rank sends during a step: the next chunk of whoever gets them. */
+static int64_t sent_bytes(const build_t *build, const way_t *way, int rank, int step)
 {
-    int64_t largest[2] = {own_chunk_bytes(build, rank, tokens), 0};
+    bool ring = (way->route.kind == BSATTN_EXCHANGE_RING);
+    int hops = ring ? 1 : way->route.hops[step + 1];
 
-    for (int s = 1; s < build->demand->steps; ++s) {
-        int64_t bytes = chunk_bytes(build, bsattn_demand_owner(build->demand, rank, s), s);
+    return chunk_bytes(build, way, (rank + hops) % build->demand->layout.ranks, step + 1);
+}
+
+/* Whether keys of step 0 are read where they lie, not packed. */
+static bool reads_in_place(const build_t *build, const way_t *way, int rank, int64_t tokens)
+{
+    int64_t whole = tokens * build->demand->pattern->problem.heads_kv;
+
+    return build->machine->keys_in_place &&
+           (chunk_bytes(build, way, rank, 0) == whole * token_bytes(build));
+}
+
+/* The two chunk buffers: chunks of even steps in one, of odd steps in the other; and what others
+ * use of the rank's own, unless that is the chunk of step 0 on its way round. */
+static int64_t chunk_memory(const build_t *build, const way_t *way, int rank, int64_t tokens)
+{
+    bool ring = (way->route.kind == BSATTN_EXCHANGE_RING);
+    bool in_place = reads_in_place(build, way, rank, tokens);
+    int64_t outgoing = build->outgoing_tokens[rank] * token_bytes(build);
+    int64_t largest[2] = {in_place ? (ring ? outgoing : 0) : chunk_bytes(build, way, rank, 0), 0};
+
+    for (int s = 1; s < way->route.step_count; ++s) {
+        int64_t bytes = chunk_bytes(build, way, rank, s);
         largest[s % 2] = (bytes > largest[s % 2]) ? bytes : largest[s % 2];
     }
-    return largest[0] + largest[1];
-}
-
-/* Whether the chunk of step 0 is packed to be sent rather than to be read. */
-static bool packs_sends(const build_t *build, int rank, int64_t tokens)
-{
-    return own_chunk_bytes(build, rank, tokens) != chunk_bytes(build, rank, 0);
+    return largest[0] + largest[1] + (ring ? 0 : outgoing);
 }
 
 /* The one buffer that rows are brought together in: as large as the most that goes on in pieces. */
-static int64_t staging_memory(const build_t *build, int rank, int64_t tokens)
+static int64_t staging_memory(const build_t *build, const way_t *way, int rank, int64_t tokens)
 {
+    bool ring = (way->route.kind == BSATTN_EXCHANGE_RING);
+    int first = (ring && reads_in_place(build, way, rank, tokens)) ? 1 : 0;
+    int64_t outgoing = build->outgoing_tokens[rank] * token_bytes(build);
     int64_t largest = 0;
 
-    for (int s = packs_sends(build, rank, tokens) ? 1 : 0; s + 1 < build->demand->steps; ++s) {
-        int owner = bsattn_demand_owner(build->demand, rank, s);
-        int64_t here = chunk_bytes(build, owner, s);
-        int64_t sent = chunk_bytes(build, owner, s + 1);
-        largest = ((sent < here) && (sent > largest)) ? sent : largest;
+    for (int s = first; s + 1 < way->route.step_count; ++s) {
+        int64_t whole = ring ? chunk_bytes(build, way, rank, s) : outgoing;
+        int64_t sent = sent_bytes(build, way, rank, s);
+        largest = ((sent < whole) && (sent > largest)) ? sent : largest;
     }
     return build->machine->stages_sends ? largest : 0;
 }
 
-static void predict_memory(const build_t *build, const bsattn_schedule_counts_t *counts, int rank,
+static void predict_memory(const build_t *build, const way_t *way,
+                           const bsattn_schedule_counts_t *counts, int rank,
                            bsattn_rank_estimate_t *out)
 {
     const bsattn_problem_t *problem = &build->demand->pattern->problem;
@@ -146,16 +204,16 @@ static void predict_memory(const build_t *build, const bsattn_schedule_counts_t 
 
     memory->inputs = rows * row_bytes * (problem->heads_q + 2 * (int64_t)problem->heads_kv);
     memory->outputs = rows * problem->heads_q * (row_bytes + (int64_t)sizeof(float));
-    memory->chunks = chunk_memory(build, rank, out->tokens);
+    memory->chunks = chunk_memory(build, way, rank, out->tokens);
     memory->state = (int64_t)bsattn_problem_state_bytes(problem, counts->state_blocks);
-    memory->lists = bsattn_schedule_bytes(build->demand, counts);
+    memory->lists = bsattn_schedule_bytes(build->demand, way->route.step_count, counts);
     if (machine->list_bytes != NULL) {
         memory->host = memory->lists;
         memory->lists = machine->list_bytes(build->demand, counts);
     }
     memory->scratch =
         machine->threads * (int64_t)machine->scratch_bytes(problem->head_dim, problem->block);
-    memory->staging = staging_memory(build, rank, out->tokens);
+    memory->staging = staging_memory(build, way, rank, out->tokens);
     memory->libraries = machine->libraries_bytes +
                         ((build->demand->layout.ranks > 1) ? machine->exchange_bytes : 0);
     memory->total = memory->inputs + memory->outputs + memory->chunks + memory->state +
@@ -164,8 +222,8 @@ static void predict_memory(const build_t *build, const bsattn_schedule_counts_t 
 
 /* At every step the rank computes on one chunk while the next one comes in, at the cost of compute
  * time or not. */
-static void predict_time(const build_t *build, int rank, const double *pairs_of_hop,
-                         bsattn_rank_estimate_t *out)
+static void predict_time(const build_t *build, const way_t *way, int rank,
+                         const double *pairs_of_hop, bsattn_rank_estimate_t *out)
 {
     const bsattn_problem_t *problem = &build->demand->pattern->problem;
     const bsattn_machine_t *machine = build->machine;
@@ -174,14 +232,13 @@ static void predict_time(const build_t *build, int rank, const double *pairs_of_
                              ? machine->flops_f32_per_s
                              : machine->flops_per_s;
 
-    for (int s = 0; s < build->demand->steps; ++s) {
-        double attend_s = flops_per_pair * pairs_of_hop[s] / flops_per_s;
+    for (int s = 0; s < way->route.step_count; ++s) {
+        double attend_s = flops_per_pair * pairs_of_hop[way->route.hops[s]] / flops_per_s;
         double exchange_s = 0.0;
 
-        if (s + 1 < build->demand->steps) {
-            int64_t received =
-                chunk_bytes(build, bsattn_demand_owner(build->demand, rank, s + 1), s + 1);
-            int64_t sent = chunk_bytes(build, bsattn_demand_owner(build->demand, rank, s), s + 1);
+        if (s + 1 < way->route.step_count) {
+            int64_t received = chunk_bytes(build, way, rank, s + 1);
+            int64_t sent = sent_bytes(build, way, rank, s);
             int64_t more = (received > sent) ? received : sent;
             out->bytes_received += received;
             out->bytes_sent += sent;
@@ -197,14 +254,14 @@ static void predict_time(const build_t *build, int rank, const double *pairs_of_
 }
 
 /* Whether some rank's exchanges alone, with nothing to compute, take longer. */
-static bool exchange_exceeds(const build_t *build, double limit_ms)
+static bool exchange_exceeds(const build_t *build, const way_t *way, double limit_ms)
 {
     int ranks = build->demand->layout.ranks;
     bool exceeds = false;
 
     for (int rank = 0; !exceeds && (rank < ranks); ++rank) {
         bsattn_rank_estimate_t idle = {0};
-        predict_time(build, rank, build->pairs_of_hop, &idle);
+        predict_time(build, way, rank, build->pairs_of_hop, &idle);
         exceeds = (idle.time_total_ms > limit_ms);
     }
     return exceeds;
@@ -214,17 +271,22 @@ static bool exchange_exceeds(const build_t *build, double limit_ms)
 static bsattn_status_t predict_rank(const build_t *build, int rank, double *pairs_of_hop)
 {
     const bsattn_demand_t *demand = build->demand;
-    bsattn_rank_estimate_t *out = &build->estimate->ranks[rank];
     bsattn_schedule_counts_t counts;
 
     memset(pairs_of_hop, 0, (size_t)demand->layout.ranks * sizeof(double));
     BSATTN_TRY(bsattn_schedule_count(demand, rank, pairs_of_hop, &counts));
-    out->tokens =
-        bsattn_demand_slot_tokens(demand, rank, 0, bsattn_layout_count(&demand->layout, rank));
-    out->pairs_token = counts.pairs_token * (double)demand->pattern->problem.batch;
-    out->bytes_needed = demand->bytes_needed[rank];
-    predict_memory(build, &counts, rank, out);
-    predict_time(build, rank, pairs_of_hop, out);
+    for (int w = 0; w < BSATTN_EXCHANGE_COUNT; ++w) {
+        const way_t *way = &build->ways[w];
+        if (way->estimate != NULL) {
+            bsattn_rank_estimate_t *out = &way->estimate->ranks[rank];
+            out->tokens = bsattn_demand_slot_tokens(demand, rank, 0,
+                                                    bsattn_layout_count(&demand->layout, rank));
+            out->pairs_token = counts.pairs_token * (double)demand->pattern->problem.batch;
+            out->bytes_needed = demand->bytes_needed[rank];
+            predict_memory(build, way, &counts, rank, out);
+            predict_time(build, way, rank, pairs_of_hop, out);
+        }
+    }
     return BSATTN_OK;
 }
 
@@ -243,21 +305,6 @@ static bsattn_status_t predict_ranks(const build_t *build)
     return failed ? fail_memory() : BSATTN_OK;
 }
 
-static void sum_up(bsattn_estimate_t *estimate)
-{
-    bsattn_estimate_totals_t *totals = &estimate->totals;
-
-    for (int rank = 0; rank < totals->ranks; ++rank) {
-        const bsattn_rank_estimate_t *one = &estimate->ranks[rank];
-        totals->bytes_sent += one->bytes_sent;
-        totals->bytes_needed += one->bytes_needed;
-        totals->memory_max =
-            (one->memory.total > totals->memory_max) ? one->memory.total : totals->memory_max;
-        totals->time_ms =
-            (one->time_total_ms > totals->time_ms) ? one->time_total_ms : totals->time_ms;
-    }
-}
-
 static double imbalance(const bsattn_estimate_t *estimate)
 {
     double sum = 0.0;
@@ -271,20 +318,36 @@ static double imbalance(const bsattn_estimate_t *estimate)
     return (sum > 0.0) ? largest * estimate->totals.ranks / sum : 1.0;
 }
 
+static void sum_up(bsattn_estimate_t *estimate)
+{
+    bsattn_estimate_totals_t *totals = &estimate->totals;
+
+    for (int rank = 0; rank < totals->ranks; ++rank) {
+        const bsattn_rank_estimate_t *one = &estimate->ranks[rank];
+        totals->bytes_sent += one->bytes_sent;
+        totals->bytes_needed += one->bytes_needed;
+        totals->memory_max =
+            (one->memory.total > totals->memory_max) ? one->memory.total : totals->memory_max;
+        totals->time_ms =
+            (one->time_total_ms > totals->time_ms) ? one->time_total_ms : totals->time_ms;
+    }
+    totals->imbalance = imbalance(estimate);
+}
+
 /* What the chunk of each rank is at each step is the only thing that grows with the ranks' square. */
-static bsattn_status_t chunks_alloc(build_t *build)
+static bsattn_status_t chunks_alloc(const build_t *build, way_t *way)
 {
     size_t ranks = (size_t)build->demand->layout.ranks;
-    size_t count = ranks * (size_t)build->demand->steps;
-    double needed = (double)count * sizeof(*build->chunk_tokens);
+    size_t count = ranks * (size_t)way->route.step_count;
+    double needed = (double)count * sizeof(*way->chunk_tokens);
     double available = (double)bsattn_host_memory_available();
     char need_text[32];
     char have_text[32];
 
     if (needed <= available) {
-        build->chunk_tokens = calloc(count, sizeof(*build->chunk_tokens));
+        way->chunk_tokens = calloc(count, sizeof(*way->chunk_tokens));
     }
-    if (build->chunk_tokens == NULL) {
+    if (way->chunk_tokens == NULL) {
         return bsattn_fail(
             BSATTN_ERR_MEMORY,
             "out of memory: to plan %zu ranks needs %s for their chunks at each step, %s is "
@@ -295,68 +358,113 @@ static bsattn_status_t chunks_alloc(build_t *build)
     return BSATTN_OK;
 }
 
-static bsattn_status_t build_alloc(build_t *build)
+static void way_free(way_t *way)
+{
+    bsattn_route_free(&way->route);
+    free(way->chunk_tokens);
+    bsattn_estimate_destroy(way->estimate);
+    *way = (way_t){0};
+}
+
+/* The steps of a way and what is there at each. */
+static bsattn_status_t way_open(build_t *build, bsattn_exchange_kind_t kind)
+{
+    way_t *way = &build->ways[kind];
+
+    BSATTN_TRY(bsattn_route_init(&way->route, build->demand, kind));
+    BSATTN_TRY(chunks_alloc(build, way));
+    if (kind == BSATTN_EXCHANGE_RING) {
+        count_ring(build, way);
+    } else {
+        count_direct(build, way);
+    }
+    return BSATTN_OK;
+}
+
+/* Have an estimate made of a way, but where its exchanges alone take longer than is of interest. */
+static bsattn_status_t way_consider(build_t *build, bsattn_exchange_kind_t kind, double limit_ms)
+{
+    way_t *way = &build->ways[kind];
+    bsattn_estimate_totals_t *totals;
+
+    if (isfinite(limit_ms) && exchange_exceeds(build, way, limit_ms)) {
+        return BSATTN_OK;
+    }
+    way->estimate = calloc(1, sizeof(*way->estimate));
+    if (way->estimate == NULL) {
+        return fail_memory();
+    }
+    totals = &way->estimate->totals;
+    totals->ranks = build->demand->layout.ranks;
+    totals->steps = way->route.step_count;
+    bsattn_layout_format(&build->demand->layout, totals->layout, sizeof(totals->layout));
+    (void)bsattn_text_copy(totals->exchange, sizeof(totals->exchange), bsattn_exchange_names[kind]);
+    way->estimate->ranks = calloc((size_t)totals->ranks, sizeof(*way->estimate->ranks));
+    return (way->estimate->ranks == NULL) ? fail_memory() : BSATTN_OK;
+}
+
+/* What others use of each rank's own goes at least one hop. */
+static void count_outgoing(const build_t *build)
+{
+    const way_t *ring = &build->ways[BSATTN_EXCHANGE_RING];
+    size_t steps = (size_t)ring->route.step_count;
+
+    for (int rank = 0; (steps > 1) && (rank < build->demand->layout.ranks); ++rank) {
+        build->outgoing_tokens[rank] = ring->chunk_tokens[(size_t)rank * steps + 1];
+    }
+}
+
+static bsattn_status_t build_init(build_t *build)
 {
     size_t ranks = (size_t)build->demand->layout.ranks;
 
-    BSATTN_TRY(chunks_alloc(build));
     build->pairs_of_hop = calloc(ranks * (size_t)build->machine->threads, sizeof(double));
-    build->estimate = calloc(1, sizeof(*build->estimate));
-    if (build->estimate != NULL) {
-        build->estimate->ranks = calloc(ranks, sizeof(*build->estimate->ranks));
-    }
-    if ((build->pairs_of_hop == NULL) || (build->estimate == NULL) ||
-        (build->estimate->ranks == NULL)) {
+    build->outgoing_tokens = calloc(ranks, sizeof(*build->outgoing_tokens));
+    if ((build->pairs_of_hop == NULL) || (build->outgoing_tokens == NULL)) {
         return fail_memory();
     }
+    BSATTN_TRY(way_open(build, BSATTN_EXCHANGE_RING));
+    count_outgoing(build);
     return BSATTN_OK;
 }
 
-/* @param limit_ms    of interest only if it does not take longer
- * @param estimate_p  receives NULL if it clearly does */
-static bsattn_status_t compute(const bsattn_demand_t *demand, const bsattn_machine_t *machine,
-                               double limit_ms, bsattn_estimate_t **estimate_p)
+static void build_free(build_t *build)
 {
-    build_t build = {.demand = demand, .machine = machine};
-    bsattn_status_t status = build_alloc(&build);
-    bool exceeds = false;
-
-    *estimate_p = NULL;
-    if (status == BSATTN_OK) {
-        bsattn_estimate_totals_t *totals = &build.estimate->totals;
-        totals->ranks = demand->layout.ranks;
-        totals->steps = demand->steps;
-        bsattn_layout_format(&demand->layout, totals->layout, sizeof(totals->layout));
-        (void)bsattn_text_copy(totals->exchange, sizeof(totals->exchange), "ring");
-        count_chunks(&build);
-        exceeds = isfinite(limit_ms) && exchange_exceeds(&build, limit_ms);
+    for (int w = 0; w < BSATTN_EXCHANGE_COUNT; ++w) {
+        way_free(&build->ways[w]);
     }
-    if ((status == BSATTN_OK) && !exceeds) {
-        status = predict_ranks(&build);
-    }
-    free(build.chunk_tokens);
-    free(build.pairs_of_hop);
-    if ((status != BSATTN_OK) || exceeds) {
-        bsattn_estimate_destroy(build.estimate);
-        return status;
-    }
-    sum_up(build.estimate);
-    build.estimate->totals.imbalance = imbalance(build.estimate);
-    *estimate_p = build.estimate;
-    return BSATTN_OK;
+    free(build->outgoing_tokens);
+    free(build->pairs_of_hop);
 }
 
-bsattn_status_t bsattn_estimate_compute(const bsattn_demand_t *demand,
-                                        const bsattn_machine_t *machine,
-                                        bsattn_estimate_t **estimate_p)
+/* Whether the ring carries blocks to ranks that do not use them. */
+static bool ring_sends_more(const build_t *build)
 {
-    return compute(demand, machine, INFINITY, estimate_p);
+    const way_t *ring = &build->ways[BSATTN_EXCHANGE_RING];
+    int64_t more = 0;
+
+    for (int rank = 0; rank < build->demand->layout.ranks; ++rank) {
+        for (int s = 1; s < ring->route.step_count; ++s) {
+            more += chunk_bytes(build, ring, rank, s);
+        }
+        more -= build->demand->bytes_needed[rank];
+    }
+    return more > 0;
 }
 
 /* --------------------------------------------------------------------------------------- choice */
 
 /* The model's times are good to a few percent at best. */
 static const double clearly_faster = 0.97;
+
+/* Sets of used blocks are kept for as many spans (16 bytes each) where the ring would do as well. */
+static const int64_t spans_for_choice = INT64_C(4) << 20;
+
+/* Memory that sending less is worth, as a share of what a rank holds. */
+static const double memory_for_bytes = 0.05;
+
+/* An exchange, or the better one. */
+enum { EXCHANGE_AUTO = BSATTN_EXCHANGE_COUNT };
 
 /* Faster by more than the model may be wrong about, or else sending less. */
 static bool clearly_better(const bsattn_estimate_totals_t *a, const bsattn_estimate_totals_t *b)
@@ -367,11 +475,102 @@ static bool clearly_better(const bsattn_estimate_totals_t *a, const bsattn_estim
     return (b->time_ms >= clearly_faster * a->time_ms) && (a->bytes_sent < b->bytes_sent);
 }
 
-/* A layout tried. */
+static bool direct_is_better(const bsattn_estimate_totals_t *direct,
+                             const bsattn_estimate_totals_t *ring)
+{
+    double memory_max = (1.0 + memory_for_bytes) * (double)ring->memory_max;
+
+    return clearly_better(direct, ring) && ((direct->time_ms < clearly_faster * ring->time_ms) ||
+                                            ((double)direct->memory_max <= memory_max));
+}
+
+/* Have estimates made of the ways that may be the answer. */
+static bsattn_status_t consider(build_t *build, int wanted, double limit_ms)
+{
+    bool choose = (wanted == EXCHANGE_AUTO);
+
+    if (choose || (wanted == BSATTN_EXCHANGE_RING)) {
+        BSATTN_TRY(way_consider(build, BSATTN_EXCHANGE_RING, limit_ms));
+    }
+    if ((choose && (build->demand->used != NULL) && ring_sends_more(build)) ||
+        (wanted == BSATTN_EXCHANGE_DIRECT)) {
+        BSATTN_TRY(way_open(build, BSATTN_EXCHANGE_DIRECT));
+        BSATTN_TRY(way_consider(build, BSATTN_EXCHANGE_DIRECT, limit_ms));
+    }
+    return BSATTN_OK;
+}
+
+/* The best of the ways looked at; NULL: none was of interest. */
+static way_t *best_way(build_t *build)
+{
+    way_t *ring = &build->ways[BSATTN_EXCHANGE_RING];
+    way_t *direct = &build->ways[BSATTN_EXCHANGE_DIRECT];
+
+    if (direct->estimate == NULL) {
+        return (ring->estimate == NULL) ? NULL : ring;
+    }
+    return ((ring->estimate == NULL) ||
+            direct_is_better(&direct->estimate->totals, &ring->estimate->totals))
+               ? direct
+               : ring;
+}
+
+/* @param wanted      bsattn_exchange_kind_t or EXCHANGE_AUTO
+ * @param limit_ms    of interest only if it does not take longer
+ * @param kind_p      receives what it is an estimate of
+ * @param estimate_p  receives NULL if it clearly does take longer */
+static bsattn_status_t compute(const bsattn_demand_t *demand, const bsattn_machine_t *machine,
+                               int wanted, double limit_ms, bsattn_exchange_kind_t *kind_p,
+                               bsattn_estimate_t **estimate_p)
+{
+    build_t build = {.demand = demand, .machine = machine};
+    bsattn_status_t status = build_init(&build);
+    way_t *best;
+
+    *estimate_p = NULL;
+    if (status == BSATTN_OK) {
+        status = consider(&build, wanted, limit_ms);
+    }
+    if ((status == BSATTN_OK) && (best_way(&build) != NULL)) {
+        status = predict_ranks(&build);
+        for (int w = 0; w < BSATTN_EXCHANGE_COUNT; ++w) {
+            if (build.ways[w].estimate != NULL) {
+                sum_up(build.ways[w].estimate);
+            }
+        }
+    }
+    best = best_way(&build);
+    if ((status == BSATTN_OK) && (best != NULL)) {
+        *kind_p = best->route.kind;
+        *estimate_p = best->estimate;
+        best->estimate = NULL;
+    }
+    build_free(&build);
+    return status;
+}
+
+bsattn_status_t bsattn_estimate_compute(const bsattn_demand_t *demand,
+                                        const bsattn_machine_t *machine,
+                                        bsattn_estimate_t **estimate_p)
+{
+    bsattn_exchange_kind_t kind;
+
+    return compute(demand, machine, demand->route.kind, INFINITY, &kind, estimate_p);
+}
+
+/* A layout tried, with the better exchange for it. */
 typedef struct trial {
     bsattn_demand_t demand;
     bsattn_estimate_t *estimate; /* NULL: given up, clearly slower than another */
 } trial_t;
+
+/* What is asked for, and of what. */
+typedef struct question {
+    const bsattn_pattern_t *pattern;
+    const bsattn_machine_t *machine;
+    int ranks;
+    int exchange; /* bsattn_exchange_kind_t or EXCHANGE_AUTO */
+} question_t;
 
 static void trial_free(trial_t *trial)
 {
@@ -380,17 +579,25 @@ static void trial_free(trial_t *trial)
     trial->estimate = NULL;
 }
 
-static bsattn_status_t trial_init(trial_t *trial, const bsattn_pattern_t *pattern, int ranks,
-                                  const char *name, const bsattn_machine_t *machine,
+static bsattn_status_t trial_init(trial_t *trial, const question_t *question, const char *name,
                                   double limit_ms)
 {
+    int64_t spans_max = (question->exchange == BSATTN_EXCHANGE_RING)     ? 0
+                        : (question->exchange == BSATTN_EXCHANGE_DIRECT) ? INT64_MAX
+                                                                         : spans_for_choice;
+    bsattn_exchange_kind_t kind = BSATTN_EXCHANGE_RING;
     bsattn_layout_t layout;
     bsattn_status_t status;
 
     *trial = (trial_t){0};
-    BSATTN_TRY(bsattn_layout_parse(name, pattern->blocks, ranks, &layout));
-    BSATTN_TRY(bsattn_demand_init(&trial->demand, pattern, &layout, machine->threads));
-    status = compute(&trial->demand, machine, limit_ms, &trial->estimate);
+    BSATTN_TRY(bsattn_layout_parse(name, question->pattern->blocks, question->ranks, &layout));
+    BSATTN_TRY(bsattn_demand_init(&trial->demand, question->pattern, &layout,
+                                  question->machine->threads, spans_max));
+    status = compute(&trial->demand, question->machine, question->exchange, limit_ms, &kind,
+                     &trial->estimate);
+    if (status == BSATTN_OK) {
+        status = bsattn_demand_take(&trial->demand, kind);
+    }
     if (status != BSATTN_OK) {
         trial_free(trial);
     }
@@ -398,15 +605,14 @@ static bsattn_status_t trial_init(trial_t *trial, const bsattn_pattern_t *patter
 }
 
 /* Replace the best trial by another layout's if that is better. */
-static bsattn_status_t try_layout(trial_t *best, const bsattn_pattern_t *pattern, int ranks,
-                                  const char *name, const bsattn_machine_t *machine)
+static bsattn_status_t try_layout(trial_t *best, const question_t *question, const char *name)
 {
     double limit_ms;
     trial_t other;
 
     BSATTN_ASSERT(best->estimate != NULL);
     limit_ms = best->estimate->totals.time_ms / clearly_faster;
-    BSATTN_TRY(trial_init(&other, pattern, ranks, name, machine, limit_ms));
+    BSATTN_TRY(trial_init(&other, question, name, limit_ms));
     if ((other.estimate != NULL) &&
         clearly_better(&other.estimate->totals, &best->estimate->totals)) {
         trial_t worse = *best;
@@ -417,28 +623,41 @@ static bsattn_status_t try_layout(trial_t *best, const bsattn_pattern_t *pattern
     return BSATTN_OK;
 }
 
+static bsattn_status_t parse_exchange(const char *text, int *exchange_p)
+{
+    *exchange_p = EXCHANGE_AUTO;
+    if (bsattn_text_is_auto(text)) {
+        return BSATTN_OK;
+    }
+    for (int kind = 0; kind < BSATTN_EXCHANGE_COUNT; ++kind) {
+        if (strcmp(text, bsattn_exchange_names[kind]) == 0) {
+            *exchange_p = kind;
+            return BSATTN_OK;
+        }
+    }
+    return bsattn_fail(BSATTN_ERR_INPUT, "exchange '%s': must be auto, ring or direct", text);
+}
+
 bsattn_status_t bsattn_estimate_choose(const bsattn_pattern_t *pattern, int ranks,
                                        const bsattn_plan_params_t *params,
                                        const bsattn_machine_t *machine, bsattn_demand_t *demand_p,
                                        bsattn_estimate_t **estimate_p)
 {
-    const char *exchange = (params == NULL) ? NULL : params->exchange;
     const char *layout = (params == NULL) ? NULL : params->layout;
+    question_t question = {.pattern = pattern, .machine = machine, .ranks = ranks};
     trial_t best;
     bsattn_status_t status = BSATTN_OK;
 
     if (ranks < 1) {
         return bsattn_fail(BSATTN_ERR_INPUT, "ranks %d: must be 1 or more", ranks);
     }
-    if (!bsattn_text_is_auto(exchange) && (strcmp(exchange, "ring") != 0)) {
-        return bsattn_fail(BSATTN_ERR_INPUT, "exchange '%s': must be auto or ring", exchange);
-    }
-    BSATTN_TRY(trial_init(&best, pattern, ranks,
-                          bsattn_text_is_auto(layout) ? "contiguous" : layout, machine, INFINITY));
+    BSATTN_TRY(parse_exchange((params == NULL) ? NULL : params->exchange, &question.exchange));
+    BSATTN_TRY(trial_init(&best, &question, bsattn_text_is_auto(layout) ? "contiguous" : layout,
+                          INFINITY));
     if (bsattn_text_is_auto(layout) && (ranks > 1)) {
-        status = try_layout(&best, pattern, ranks, "zigzag", machine);
+        status = try_layout(&best, &question, "zigzag");
         if (status == BSATTN_OK) {
-            status = try_layout(&best, pattern, ranks, "cyclic", machine);
+            status = try_layout(&best, &question, "cyclic");
         }
     }
     if (status != BSATTN_OK) {

@@ -32,14 +32,15 @@ struct bsattn_estimate {
     bsattn_rank_estimate_t *ranks; /**< [totals.ranks] */
 };
 
-/** Predict under a known demand.
+/** Predict under a known demand, for the exchange that it has taken.
  *  @return BSATTN_OK or BSATTN_ERR_MEMORY; release with bsattn_estimate_destroy() */
 bsattn_status_t bsattn_estimate_compute(const bsattn_demand_t *demand,
                                         const bsattn_machine_t *machine,
                                         bsattn_estimate_t **estimate_p);
 
 /** Choose a layout ("auto": the fastest; where the model cannot tell, the one that sends least;
- *  contiguous where equal), compute demand and estimate.
+ *  contiguous where equal) and an exchange ("auto": the ring, unless direct is clearly faster, or
+ *  sends less, takes no longer and holds at most 5 % more), compute demand and estimate.
  *  @param params  NULL: everything automatic
  *  @return BSATTN_OK, BSATTN_ERR_INPUT or BSATTN_ERR_MEMORY; release both results */
 bsattn_status_t bsattn_estimate_choose(const bsattn_pattern_t *pattern, int ranks,

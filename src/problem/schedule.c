@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { ABSENT = -1 };
+
 /* A run of key blocks of one query block, before it has a place in a chunk. */
 typedef struct raw_run {
     int32_t row;  /* local query block */
@@ -38,7 +40,9 @@ typedef struct build {
     raw_list_t raw;
     raw_run_t *by_step;  /* raw, bucketed by step */
     size_t *step_first;  /* [steps + 2] */
-    int32_t *place;      /* [kv_class_count, nb]: place of a slot in the chunk as it is here */
+    int32_t *place;      /* [kv_class_count, nb]: place of a slot in the chunk as it is here, or
+                          * ABSENT */
+    int32_t *out_place;  /* [kv_class_count, rows]: place of an own slot among what others use */
     int32_t *step_range; /* [rows, 2]: first and last step of a row */
     run_list_t forward;
     size_t *forward_first; /* [steps + 1] */
@@ -80,6 +84,7 @@ static void build_free(build_t *build)
     free(build->by_step);
     free(build->step_first);
     free(build->place);
+    free(build->out_place);
     free(build->step_range);
     free(build->forward.items);
     free(build->forward_first);
@@ -110,7 +115,8 @@ static bsattn_status_t collect_row(build_t *build, int list_class, int64_t local
         }
         bsattn_piece_begin(&walk, &demand->layout, span);
         while ((span.first < span.last) && bsattn_piece_next(&walk, &piece)) {
-            raw_run_t run = {(int32_t)local_row, bsattn_demand_hop(demand, rank, piece.owner),
+            int hop = bsattn_demand_hop(demand, rank, piece.owner);
+            raw_run_t run = {(int32_t)local_row, demand->route.step_of_hop[hop],
                              piece.slot,         piece.count,
                              piece.owner,        0};
             BSATTN_TRY(raw_add(&build->raw, run));
@@ -139,7 +145,130 @@ int64_t bsattn_schedule_place_states(const bsattn_demand_t *demand, int64_t rows
     return count;
 }
 
+/* -------------------------------------------------------------------------------------- packing */
+
+/* The rows of a kv class whose blocks some rank uses, or some rank that far away.
+ * places: [rows] of each slot among them; NULL: of no interest. tokens: receives their number */
+static bsattn_status_t pack_class(const build_t *build, int kv_class, int32_t nearest,
+                                  run_list_t *runs, int32_t *places, int64_t *tokens)
+{
+    const bsattn_demand_t *demand = build->demand;
+    const int32_t *far = bsattn_demand_far(demand, kv_class, build->rank);
+    int64_t slots = bsattn_layout_count(&demand->layout, build->rank);
+    size_t joinable = runs->count;
+    int32_t next = 0;
+
+    *tokens = 0;
+    for (int64_t s = 0; s < slots; ++s) {
+        int64_t count = bsattn_demand_slot_tokens(demand, build->rank, s, 1);
+        if (places != NULL) {
+            places[s] = next;
+        }
+        if (far[s] >= nearest) {
+            BSATTN_TRY(run_add(runs, joinable, s * demand->pattern->problem.block, count));
+            *tokens += count;
+            ++next;
+        }
+    }
+    return BSATTN_OK;
+}
+
+/* Heads one after the other. class_tokens: [kv_class_count] */
+static void place_heads(const bsattn_demand_t *demand, const int64_t *class_tokens,
+                        bsattn_packing_t *packing)
+{
+    for (int head = 0; head < demand->pattern->problem.heads_kv; ++head) {
+        packing->token_first[head] = packing->tokens;
+        packing->tokens += class_tokens[demand->kv_class_of_head[head]];
+    }
+}
+
+/* @param places  [kv_class_count, rows] or NULL */
+static bsattn_status_t build_packing(const build_t *build, int32_t nearest,
+                                     bsattn_packing_t *packing, int32_t *places)
+{
+    const bsattn_demand_t *demand = build->demand;
+    int64_t slots = bsattn_layout_count(&demand->layout, build->rank);
+    int64_t *class_tokens = calloc((size_t)demand->kv_class_count, sizeof(*class_tokens));
+    bsattn_status_t status = (class_tokens == NULL) ? fail_memory() : BSATTN_OK;
+    run_list_t runs = {0};
+
+    for (int c = 0; (c < demand->kv_class_count) && (status == BSATTN_OK); ++c) {
+        status = pack_class(build, c, nearest, &runs, (places == NULL) ? NULL : places + c * slots,
+                            &class_tokens[c]);
+        packing->first[c + 1] = runs.count;
+    }
+    packing->runs = runs.items; /* the schedule's from here on, also where this fails */
+    if (status == BSATTN_OK) {
+        place_heads(demand, class_tokens, packing);
+    }
+    free(class_tokens);
+    return status;
+}
+
+/* What is packed from the rank's own shard: its chunk of step 0, and what others use. */
+static bsattn_status_t build_packings(build_t *build, bsattn_schedule_t *schedule)
+{
+    const bsattn_demand_t *demand = build->demand;
+    int classes = demand->kv_class_count;
+
+    BSATTN_TRY(build_packing(build, 0, &schedule->own, NULL));
+    BSATTN_TRY(build_packing(build, 1, &schedule->outgoing, build->out_place));
+    schedule->bytes +=
+        (int64_t)((schedule->own.first[classes] + schedule->outgoing.first[classes]) *
+                  sizeof(bsattn_token_run_t));
+    memcpy(schedule->kv_class_of_head, demand->kv_class_of_head,
+           (size_t)demand->pattern->problem.heads_kv * sizeof(int));
+    return BSATTN_OK;
+}
+
 /* --------------------------------------------------------------------------------------- chunks */
+
+/* What an owner's chunk holds on the ring when it is here: blocks that are needed here or further on. */
+static void mark_ring(const build_t *build, int kv_class, int32_t *place)
+{
+    const bsattn_demand_t *demand = build->demand;
+
+    for (int owner = 0; owner < demand->layout.ranks; ++owner) {
+        const int32_t *far = bsattn_demand_far(demand, kv_class, owner);
+        int64_t first = demand->owner_first[owner];
+        int64_t slots = bsattn_layout_count(&demand->layout, owner);
+        int hop = bsattn_demand_hop(demand, build->rank, owner);
+
+        for (int64_t s = 0; s < slots; ++s) {
+            place[first + s] = (far[s] >= hop) ? 0 : ABSENT;
+        }
+    }
+}
+
+/* What owners send here: blocks that are used here; and of the rank's own what anyone uses. */
+static void mark_direct(const build_t *build, int kv_class, int32_t *place)
+{
+    const bsattn_demand_t *demand = build->demand;
+    const bsattn_spans_t *used = bsattn_demand_used(demand, kv_class, build->rank);
+    const int32_t *far = bsattn_demand_far(demand, kv_class, build->rank);
+    int64_t own = demand->owner_first[build->rank];
+    int64_t slots = bsattn_layout_count(&demand->layout, build->rank);
+
+    for (int64_t x = 0; x < demand->layout.blocks; ++x) {
+        place[x] = ABSENT;
+    }
+    for (size_t s = 0; s < used->count; ++s) {
+        bsattn_piece_walk_t walk;
+        bsattn_piece_t piece;
+
+        bsattn_piece_begin(&walk, &demand->layout, used->items[s]);
+        while (bsattn_piece_next(&walk, &piece)) {
+            int64_t first = demand->owner_first[piece.owner] + piece.slot;
+            for (int64_t x = first; x < first + piece.count; ++x) {
+                place[x] = 0;
+            }
+        }
+    }
+    for (int64_t s = 0; s < slots; ++s) {
+        place[own + s] = (far[s] >= 0) ? 0 : ABSENT;
+    }
+}
 
 /* The place of every slot in its owner's chunk as it arrives here: the number of lower slots that
  * came along. */
@@ -148,33 +277,42 @@ static void fill_places(build_t *build)
     const bsattn_demand_t *demand = build->demand;
 
     for (int c = 0; c < demand->kv_class_count; ++c) {
-        for (int owner = 0; owner < demand->layout.ranks; ++owner) {
-            const int32_t *far = bsattn_demand_far(demand, c, owner);
-            int32_t *place = build->place + (far - demand->far);
-            int hop = bsattn_demand_hop(demand, build->rank, owner);
-            int64_t slots = bsattn_layout_count(&demand->layout, owner);
-            int32_t next = 0;
+        int32_t *place = build->place + (int64_t)c * demand->layout.blocks;
 
-            for (int64_t s = 0; s < slots; ++s) {
-                place[s] = next;
-                next += (far[s] >= hop) ? 1 : 0;
+        if (demand->route.kind == BSATTN_EXCHANGE_RING) {
+            mark_ring(build, c, place);
+        } else {
+            mark_direct(build, c, place);
+        }
+        for (int owner = 0; owner < demand->layout.ranks; ++owner) {
+            int32_t next = 0;
+            for (int64_t x = demand->owner_first[owner]; x < demand->owner_first[owner + 1]; ++x) {
+                place[x] = (place[x] == ABSENT) ? ABSENT : next++;
             }
         }
     }
 }
 
-static void fill_chunk_heads(build_t *build, int step_index, bsattn_step_t *step)
+/* The places of an owner's slots for a key head. */
+static const int32_t *places_of(const build_t *build, int head, int owner)
+{
+    const bsattn_demand_t *demand = build->demand;
+
+    return build->place + (int64_t)demand->kv_class_of_head[head] * demand->layout.blocks +
+           demand->owner_first[owner];
+}
+
+static void fill_chunk_heads(build_t *build, bsattn_step_t *step)
 {
     const bsattn_demand_t *demand = build->demand;
     int64_t slots = bsattn_layout_count(&demand->layout, step->origin);
 
     for (int head = 0; head < demand->pattern->problem.heads_kv; ++head) {
-        const int32_t *far =
-            bsattn_demand_far(demand, demand->kv_class_of_head[head], step->origin);
+        const int32_t *place = places_of(build, head, step->origin);
         int64_t tokens = 0;
 
         for (int64_t s = 0; s < slots; ++s) {
-            if (far[s] >= step_index) {
+            if (place[s] != ABSENT) {
                 tokens += bsattn_demand_slot_tokens(demand, step->origin, s, 1);
             }
         }
@@ -184,27 +322,72 @@ static void fill_chunk_heads(build_t *build, int step_index, bsattn_step_t *step
     }
 }
 
-static bsattn_status_t collect_forward(build_t *build, int step_index, bsattn_step_t *step)
+/* The next rank gets what is needed there or further on. */
+static bsattn_status_t forward_ring(build_t *build, int step_index, bsattn_step_t *step, int head,
+                                    size_t joinable)
 {
     const bsattn_demand_t *demand = build->demand;
+    const int32_t *far = bsattn_demand_far(demand, demand->kv_class_of_head[head], step->origin);
+    const int32_t *place = places_of(build, head, step->origin);
     int64_t slots = bsattn_layout_count(&demand->layout, step->origin);
     int block = demand->pattern->problem.block;
-    size_t joinable = build->forward.count;
 
-    for (int head = 0; head < demand->pattern->problem.heads_kv; ++head) {
-        const int32_t *far =
-            bsattn_demand_far(demand, demand->kv_class_of_head[head], step->origin);
-        const int32_t *place = build->place + (far - demand->far);
+    for (int64_t s = 0; s < slots; ++s) {
+        if (far[s] > step_index) {
+            int64_t tokens = bsattn_demand_slot_tokens(demand, step->origin, s, 1);
+            BSATTN_TRY(run_add(&build->forward, joinable,
+                               step->heads[head].token_first + (int64_t)place[s] * block, tokens));
+            step->forward_tokens += tokens;
+        }
+    }
+    return BSATTN_OK;
+}
 
-        for (int64_t s = 0; s < slots; ++s) {
-            if (far[s] > step_index) {
-                int64_t tokens = bsattn_demand_slot_tokens(demand, step->origin, s, 1);
+/* A user gets what it uses of this rank's blocks. */
+static bsattn_status_t forward_direct(build_t *build, const bsattn_packing_t *outgoing,
+                                      bsattn_step_t *step, int head, size_t joinable)
+{
+    const bsattn_demand_t *demand = build->demand;
+    int c = demand->kv_class_of_head[head];
+    const bsattn_spans_t *used = bsattn_demand_used(demand, c, step->to);
+    const int32_t *place = build->out_place + c * bsattn_layout_count(&demand->layout, build->rank);
+    int block = demand->pattern->problem.block;
+
+    for (size_t s = 0; s < used->count; ++s) {
+        bsattn_piece_walk_t walk;
+        bsattn_piece_t piece;
+
+        bsattn_piece_begin(&walk, &demand->layout, used->items[s]);
+        while (bsattn_piece_next(&walk, &piece)) {
+            int64_t tokens =
+                bsattn_demand_slot_tokens(demand, piece.owner, piece.slot, piece.count);
+            if (piece.owner == build->rank) {
                 BSATTN_TRY(run_add(&build->forward, joinable,
-                                   step->heads[head].token_first + (int64_t)place[s] * block,
+                                   outgoing->token_first[head] + (int64_t)place[piece.slot] * block,
                                    tokens));
                 step->forward_tokens += tokens;
             }
         }
+    }
+    return BSATTN_OK;
+}
+
+/* What moves during a step but the last: from here, and to here. */
+static bsattn_status_t collect_forward(build_t *build, const bsattn_schedule_t *schedule,
+                                       int step_index)
+{
+    const bsattn_demand_t *demand = build->demand;
+    bool ring = (demand->route.kind == BSATTN_EXCHANGE_RING);
+    bsattn_step_t *step = &schedule->steps[step_index];
+    size_t joinable = build->forward.count;
+    int ranks = demand->layout.ranks;
+    int hops = ring ? 1 : demand->route.hops[step_index + 1];
+
+    step->to = (build->rank + hops) % ranks;
+    step->from = (build->rank + ranks - hops) % ranks;
+    for (int head = 0; head < demand->pattern->problem.heads_kv; ++head) {
+        BSATTN_TRY(ring ? forward_ring(build, step_index, step, head, joinable)
+                        : forward_direct(build, &schedule->outgoing, step, head, joinable));
     }
     step->forward_count = build->forward.count - joinable;
     return BSATTN_OK;
@@ -219,12 +402,14 @@ static bsattn_status_t build_chunks(build_t *build, bsattn_schedule_t *schedule)
     for (int s = 0; s < schedule->step_count; ++s) {
         bsattn_step_t *step = &schedule->steps[s];
 
-        step->origin = bsattn_demand_owner(demand, build->rank, s);
+        step->origin = bsattn_demand_owner(demand, build->rank, demand->route.hops[s]);
         step->heads = schedule->chunk_heads + (size_t)s * (size_t)heads_kv;
         step->lists = schedule->work_lists + (size_t)s * (size_t)schedule->list_count;
-        fill_chunk_heads(build, s, step);
+        fill_chunk_heads(build, step);
         build->forward_first[s] = build->forward.count;
-        BSATTN_TRY(collect_forward(build, s, step));
+        if (s + 1 < schedule->step_count) {
+            BSATTN_TRY(collect_forward(build, schedule, s));
+        }
     }
     schedule->forwards = build->forward.items;
     build->forward = (run_list_t){0};
@@ -232,35 +417,6 @@ static bsattn_status_t build_chunks(build_t *build, bsattn_schedule_t *schedule)
         schedule->steps[s].forward = schedule->forwards + build->forward_first[s];
         schedule->bytes += (int64_t)(schedule->steps[s].forward_count * sizeof(bsattn_token_run_t));
     }
-    return BSATTN_OK;
-}
-
-/* The rows of the rank's own shard that its chunk of step 0 is packed from. */
-static bsattn_status_t build_own(build_t *build, bsattn_schedule_t *schedule)
-{
-    const bsattn_demand_t *demand = build->demand;
-    int64_t slots = bsattn_layout_count(&demand->layout, build->rank);
-    run_list_t own = {0};
-
-    for (int c = 0; c < demand->kv_class_count; ++c) {
-        const int32_t *far = bsattn_demand_far(demand, c, build->rank);
-        size_t joinable = own.count;
-
-        schedule->own_first[c] = own.count;
-        for (int64_t s = 0; s < slots; ++s) {
-            if ((far[s] >= 0) &&
-                (run_add(&own, joinable, s * demand->pattern->problem.block,
-                         bsattn_demand_slot_tokens(demand, build->rank, s, 1)) != BSATTN_OK)) {
-                free(own.items);
-                return BSATTN_ERR_MEMORY;
-            }
-        }
-    }
-    schedule->own_first[demand->kv_class_count] = own.count;
-    schedule->own = own.items;
-    schedule->bytes += (int64_t)(own.count * sizeof(*own.items));
-    memcpy(schedule->kv_class_of_head, demand->kv_class_of_head,
-           (size_t)demand->pattern->problem.heads_kv * sizeof(int));
     return BSATTN_OK;
 }
 
@@ -436,13 +592,20 @@ static bsattn_status_t build_lists(build_t *build, bsattn_schedule_t *schedule)
 
 /* ------------------------------------------------------------------------------- life and death */
 
+static void packing_free(bsattn_packing_t *packing)
+{
+    free(packing->runs);
+    free(packing->first);
+    free(packing->token_first);
+}
+
 void bsattn_schedule_free(bsattn_schedule_t *schedule)
 {
     free(schedule->list_of_head);
     free(schedule->steps);
     free(schedule->empty);
-    free(schedule->own);
-    free(schedule->own_first);
+    packing_free(&schedule->own);
+    packing_free(&schedule->outgoing);
     free(schedule->kv_class_of_head);
     free(schedule->items);
     free(schedule->runs);
@@ -459,6 +622,14 @@ static void *array_alloc(int64_t count, size_t size)
     return calloc((size_t)count + 1, size);
 }
 
+static bsattn_status_t packing_alloc(bsattn_packing_t *packing, const bsattn_demand_t *demand)
+{
+    packing->first = array_alloc(demand->kv_class_count + 1, sizeof(*packing->first));
+    packing->token_first =
+        array_alloc(demand->pattern->problem.heads_kv, sizeof(*packing->token_first));
+    return ((packing->first == NULL) || (packing->token_first == NULL)) ? fail_memory() : BSATTN_OK;
+}
+
 static bsattn_status_t schedule_alloc(bsattn_schedule_t *schedule, const bsattn_demand_t *demand,
                                       const bsattn_schedule_counts_t *counts)
 {
@@ -467,7 +638,6 @@ static bsattn_status_t schedule_alloc(bsattn_schedule_t *schedule, const bsattn_
 
     schedule->list_of_head = array_alloc(problem->heads_q, sizeof(int));
     schedule->kv_class_of_head = array_alloc(problem->heads_kv, sizeof(int));
-    schedule->own_first = array_alloc(demand->kv_class_count + 1, sizeof(size_t));
     schedule->steps = array_alloc(steps, sizeof(*schedule->steps));
     schedule->empty = array_alloc(schedule->list_count, sizeof(*schedule->empty));
     schedule->items = array_alloc(counts->items, sizeof(*schedule->items));
@@ -476,12 +646,14 @@ static bsattn_status_t schedule_alloc(bsattn_schedule_t *schedule, const bsattn_
     schedule->work_lists = array_alloc(steps * schedule->list_count, sizeof(*schedule->work_lists));
     schedule->empty_rows = array_alloc(counts->empty_rows, sizeof(*schedule->empty_rows));
     if ((schedule->list_of_head == NULL) || (schedule->kv_class_of_head == NULL) ||
-        (schedule->own_first == NULL) || (schedule->steps == NULL) || (schedule->empty == NULL) ||
-        (schedule->items == NULL) || (schedule->runs == NULL) || (schedule->chunk_heads == NULL) ||
+        (schedule->steps == NULL) || (schedule->empty == NULL) || (schedule->items == NULL) ||
+        (schedule->runs == NULL) || (schedule->chunk_heads == NULL) ||
         (schedule->work_lists == NULL) || (schedule->empty_rows == NULL)) {
         return fail_memory();
     }
-    schedule->bytes = bsattn_schedule_bytes(demand, counts);
+    BSATTN_TRY(packing_alloc(&schedule->own, demand));
+    BSATTN_TRY(packing_alloc(&schedule->outgoing, demand));
+    schedule->bytes = bsattn_schedule_bytes(demand, demand->route.step_count, counts);
     memcpy(schedule->list_of_head, demand->list_class_of_head,
            (size_t)problem->heads_q * sizeof(int));
     return BSATTN_OK;
@@ -492,11 +664,12 @@ static bsattn_status_t build_alloc(build_t *build, const bsattn_schedule_t *sche
     const bsattn_demand_t *demand = build->demand;
 
     build->place = array_alloc(demand->kv_class_count * demand->layout.blocks, sizeof(int32_t));
+    build->out_place = array_alloc(demand->kv_class_count * schedule->rows, sizeof(int32_t));
     build->step_range = array_alloc(2 * schedule->rows, sizeof(int32_t));
     build->step_first = array_alloc(schedule->step_count + 2, sizeof(size_t));
     build->forward_first = array_alloc(schedule->step_count + 1, sizeof(size_t));
-    if ((build->place == NULL) || (build->step_range == NULL) || (build->step_first == NULL) ||
-        (build->forward_first == NULL)) {
+    if ((build->place == NULL) || (build->out_place == NULL) || (build->step_range == NULL) ||
+        (build->step_first == NULL) || (build->forward_first == NULL)) {
         return fail_memory();
     }
     return BSATTN_OK;
@@ -512,19 +685,20 @@ bsattn_status_t bsattn_schedule_init(bsattn_schedule_t *schedule, const bsattn_d
     BSATTN_TRY(bsattn_schedule_count(demand, rank, NULL, &counts));
     *schedule = (bsattn_schedule_t){
         .rank = rank,
+        .exchange = demand->route.kind,
         .rows = bsattn_layout_count(&demand->layout, rank),
         .list_count = demand->list_class_count,
-        .step_count = demand->steps,
+        .step_count = demand->route.step_count,
     };
     status = schedule_alloc(schedule, demand, &counts);
     if (status == BSATTN_OK) {
         status = build_alloc(&build, schedule);
     }
     if (status == BSATTN_OK) {
-        status = build_chunks(&build, schedule);
+        status = build_packings(&build, schedule);
     }
     if (status == BSATTN_OK) {
-        status = build_own(&build, schedule);
+        status = build_chunks(&build, schedule);
     }
     if (status == BSATTN_OK) {
         status = build_lists(&build, schedule);

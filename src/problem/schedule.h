@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
  * @file schedule.h
- * What one rank does at every step of the ring, as data.
+ * What one rank does at every step, as data.
  *
- * At step s the rank holds the chunk first owned by rank (p - s) mod P, cut down to the blocks that
- * it or a rank further on still needs. A step says where the keys of each head lie in that chunk,
- * which query blocks have work with which of them, and which rows of the chunk go on to the next
- * rank. Kernels and transports only carry it out.
+ * On the ring the rank holds at step s the chunk first owned by rank (p - s) mod P, cut down to the
+ * blocks that it or a rank further on still needs. Where owners send to each user, it holds at each
+ * step after the first what it uses of one owner's blocks, and all the time what others use of its
+ * own. A step says where the keys of each head lie in its chunk, which query blocks have work with
+ * which of them, and which rows go to which rank meanwhile. Kernels and transports only carry it out.
  */
 #ifndef BSATTN_PROBLEM_SCHEDULE_H
 #define BSATTN_PROBLEM_SCHEDULE_H
@@ -21,11 +22,22 @@ typedef struct bsattn_step {
     bsattn_chunk_head_t *heads;  /**< [Hk] */
     bsattn_work_list_t *lists;   /**< [list_count] */
     int64_t item_count_max;      /**< longest of the lists */
-    bsattn_token_run_t *forward; /**< [forward_count]: rows that make up the next rank's chunk, in
-                                       its order */
+    int to;                      /**< rank that rows go to during this step */
+    int from;                    /**< rank that sends the chunk of the next step */
+    bsattn_token_run_t *forward; /**< [forward_count]: rows that make up the chunk of `to` at its
+                                       next step, in its order: of this step's chunk on the ring, of
+                                       `outgoing` where owners send to each user */
     size_t forward_count;
-    int64_t forward_tokens; /**< their sum: tokens_kv of the next rank's next step */
+    int64_t forward_tokens; /**< their sum: tokens_kv of that step */
 } bsattn_step_t;
+
+/** Rows of a rank's shard brought together, head after head. */
+typedef struct bsattn_packing {
+    bsattn_token_run_t *runs; /**< rows of the shard, by kv class */
+    size_t *first;            /**< [kv_class_count + 1] into runs */
+    int64_t *token_first;     /**< [Hk]: where those of a head begin */
+    int64_t tokens;           /**< of all heads */
+} bsattn_packing_t;
 
 /** Query blocks of a list class that have no key at all: O = 0, LSE = -inf. */
 typedef struct bsattn_empty_rows {
@@ -35,6 +47,7 @@ typedef struct bsattn_empty_rows {
 
 typedef struct bsattn_schedule {
     int rank;
+    bsattn_exchange_kind_t exchange;
     int64_t rows; /**< query blocks owned */
     int list_count;
     int *list_of_head; /**< [Hq] */
@@ -44,9 +57,8 @@ typedef struct bsattn_schedule {
     int64_t state_blocks;       /**< query blocks that have a place for their state: those with
                                        work in more than one step for some head, in groups
                                        (BSATTN_STATE_ROWS) */
-    bsattn_token_run_t *own;    /**< rows of this rank's shard that make up its chunk of step 0,
-                                       by kv class */
-    size_t *own_first;          /**< [kv_class_count + 1] into own */
+    bsattn_packing_t own;       /**< what makes up the chunk of step 0 */
+    bsattn_packing_t outgoing;  /**< of that, what other ranks use */
     int *kv_class_of_head;      /**< [Hk] */
     int64_t bytes;              /**< memory of the schedule itself */
 
@@ -79,11 +91,11 @@ bsattn_status_t bsattn_schedule_count(const bsattn_demand_t *demand, int rank, d
  *  @return the number of places */
 int64_t bsattn_schedule_place_states(const bsattn_demand_t *demand, int64_t rows, int32_t *places);
 
-/** @return bytes of a schedule with these counts, but for the forward runs */
-int64_t bsattn_schedule_bytes(const bsattn_demand_t *demand,
+/** @return bytes of a schedule of so many steps with these counts, but for the forward runs */
+int64_t bsattn_schedule_bytes(const bsattn_demand_t *demand, int steps,
                               const bsattn_schedule_counts_t *counts);
 
-/** Build the schedule of a rank.
+/** Build the schedule of a rank, for the exchange that its demand has taken.
  *  @return BSATTN_OK or BSATTN_ERR_MEMORY; release with bsattn_schedule_free() */
 bsattn_status_t bsattn_schedule_init(bsattn_schedule_t *schedule, const bsattn_demand_t *demand,
                                      int rank);

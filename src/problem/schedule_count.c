@@ -204,7 +204,8 @@ bsattn_status_t bsattn_schedule_count(const bsattn_demand_t *demand, int rank, d
     return BSATTN_OK;
 }
 
-int64_t bsattn_schedule_bytes(const bsattn_demand_t *demand, const bsattn_schedule_counts_t *counts)
+int64_t bsattn_schedule_bytes(const bsattn_demand_t *demand, int steps,
+                              const bsattn_schedule_counts_t *counts)
 {
     int64_t per_step = (int64_t)sizeof(bsattn_step_t) +
                        demand->pattern->problem.heads_kv * (int64_t)sizeof(bsattn_chunk_head_t) +
@@ -212,5 +213,5 @@ int64_t bsattn_schedule_bytes(const bsattn_demand_t *demand, const bsattn_schedu
 
     return counts->items * (int64_t)sizeof(bsattn_work_item_t) +
            counts->runs * (int64_t)sizeof(bsattn_key_run_t) +
-           counts->empty_rows * (int64_t)sizeof(int32_t) + demand->steps * per_step;
+           counts->empty_rows * (int64_t)sizeof(int32_t) + steps * per_step;
 }

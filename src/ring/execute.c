@@ -224,7 +224,7 @@ static bsattn_status_t run(bsattn_plan_t *plan, const bsattn_tensors_t *tensors)
         plan->locals[i].busy_ms = 0.0;
         BSATTN_TRY(backend->begin(plan->locals[i].work, &tensors[i]));
     }
-    for (int step = 0; (step < plan->demand.steps) && (status == BSATTN_OK); ++step) {
+    for (int step = 0; (step < plan->demand.route.step_count) && (status == BSATTN_OK); ++step) {
         backend->mark(BSATTN_MARK_STEP);
         status = run_step(plan->locals, local_count, step);
         backend->unmark();
@@ -234,7 +234,7 @@ static bsattn_status_t run(bsattn_plan_t *plan, const bsattn_tensors_t *tensors)
     }
     BSATTN_TRY(status);
     for (int i = 0; i < local_count; ++i) {
-        BSATTN_TRY(wait_for_step(&plan->locals[i], plan->demand.steps));
+        BSATTN_TRY(wait_for_step(&plan->locals[i], plan->demand.route.step_count));
     }
     return BSATTN_OK;
 }

@@ -86,8 +86,7 @@ static bsattn_status_t local_runs(const bsattn_plan_t *plan, int rank, bsattn_lo
 static bsattn_exchange_params_t exchange_params(const bsattn_plan_t *plan, int index,
                                                 const bsattn_local_t *local, int step)
 {
-    int ranks = plan->context->transport->ranks;
-    int rank = local->schedule.rank;
+    const bsattn_step_t *now = &local->schedule.steps[step];
     bsattn_movement_t movement;
 
     plan->context->backend->ops->movement(local->work, step, &movement);
@@ -96,13 +95,13 @@ static bsattn_exchange_params_t exchange_params(const bsattn_plan_t *plan, int i
         .step = step,
         .origin = local->schedule.steps[step + 1].origin,
         .row_bytes = bsattn_problem_row_bytes(&plan->problem),
-        .to = (rank + 1) % ranks,
+        .to = now->to,
         .send = {.base = movement.send,
                  .part_count = movement.send_parts,
                  .part_rows = movement.send_part_rows,
                  .runs = movement.send_runs,
                  .run_count = movement.send_run_count},
-        .from = (rank + ranks - 1) % ranks,
+        .from = now->from,
         .receive = {.base = movement.receive, .rows = movement.receive_rows},
         .queue = local->work->queue,
     };

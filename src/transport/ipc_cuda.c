@@ -4,9 +4,10 @@
  * `ready` says for how many messages the receiver's buffer has been free, `arrived` how many
  * messages are in it. They only grow, also from one execution to the next.
  *
- * Each rank's exchange stream holds, for a step: write ready to the rank before, wait for ready of
- * the rank after, copy, write arrived to the rank after, wait for arrived of the rank before. All
- * write ready before they wait for anything in this step, so there is no circle. */
+ * Each rank's exchange stream holds, for a step: write ready to the rank that sends, wait for ready
+ * of the rank that receives, copy, write arrived to it, wait for arrived of the rank that sends. All
+ * write ready before they wait for anything in this step, so there is no circle. Both ranks of a
+ * pair go through their steps in the same order, so messages need no other names. */
 #include "backend/queue_cuda.h"
 #include "base/clock.h"
 #include "base/host.h"
@@ -58,11 +59,11 @@ typedef struct ipc_exchange {
     bsattn_exchange_t super;
     bsattn_outgoing_t outgoing;
     bool uses_outbox;
-    /* The rank after: */
+    /* The rank that receives: */
     ipc_mapping_t *mapping;
     char *target;
     uint32_t target_serial;
-    /* The rank before: */
+    /* The rank that sends: */
     struct ipc_exchange *next; /* whose buffers others may have mapped */
     uint32_t serial;
     bool closed; /* it has let go */
@@ -152,11 +153,45 @@ static void mapping_close(ipc_transport_t *ipc, ipc_mapping_t *mapping, uint32_t
     (void)bsattn_control_post(&ipc->control, rank, TAG_CLOSED, &serial, sizeof(serial));
 }
 
+/* The GPU of another rank, if it is another one: this one must reach it. */
+static bsattn_status_t check_peer(const ipc_transport_t *ipc, int rank)
+{
+    const ipc_card_t *mine = &ipc->cards[ipc->control.super.first_rank];
+    const ipc_card_t *other = &ipc->cards[rank];
+    int reaches = 0;
+    int device;
+
+    if (strcmp(mine->host, other->host) != 0) {
+        return bsattn_fail(BSATTN_ERR_ENVIRONMENT,
+                           "transport ipc: ranks are on hosts %s and %s, and it works on one host "
+                           "only; take transport nccl or mpi",
+                           mine->host, other->host);
+    }
+    if (strcmp(mine->pci, other->pci) == 0) {
+        return BSATTN_OK;
+    }
+    if (cudaDeviceGetByPCIBusId(&device, other->pci) != cudaSuccess) {
+        (void)cudaGetLastError(); /* not visible to this process: mapping its memory will tell */
+        return BSATTN_OK;
+    }
+    BSATTN_TRY(bsattn_cuda_check(cudaDeviceCanAccessPeer(&reaches, ipc->device, device),
+                                 "cudaDeviceCanAccessPeer"));
+    if (!reaches) {
+        return bsattn_fail(
+            BSATTN_ERR_ENVIRONMENT,
+            "transport ipc: GPU %s cannot reach the memory of GPU %s; take transport "
+            "nccl or mpi",
+            mine->pci, other->pci);
+    }
+    return BSATTN_OK;
+}
+
 static bsattn_status_t flags_map(ipc_transport_t *ipc, int rank)
 {
     if (ipc->flags_of[rank] != NULL) {
         return BSATTN_OK;
     }
+    BSATTN_TRY(check_peer(ipc, rank));
     BSATTN_TRY(mapping_open(ipc, rank, &ipc->cards[rank].flags, &ipc->flags_of[rank]));
     ipc->flags_closed[rank] = false; /* what one rank maps of another, that maps of it */
     return BSATTN_OK;
@@ -283,7 +318,7 @@ static bsattn_status_t ipc_prepare(bsattn_transport_t *transport,
     return BSATTN_OK;
 }
 
-/* The rank before has to know where to write. It gets a letter in any case: an empty one if there is no
+/* Who sends has to know where to write. It gets a letter in any case: an empty one if there is no
  * telling. */
 static bsattn_status_t ipc_offer(bsattn_exchange_t *exchange)
 {
@@ -313,7 +348,7 @@ static bsattn_status_t ipc_offer(bsattn_exchange_t *exchange)
     return BSATTN_OK;
 }
 
-/* Hear from the rank after where to write. */
+/* Hear from the rank that receives where to write. */
 static bsattn_status_t ipc_bind(bsattn_exchange_t *exchange)
 {
     ipc_transport_t *ipc = (ipc_transport_t *)exchange->transport;
@@ -339,7 +374,7 @@ static bsattn_status_t ipc_bind(bsattn_exchange_t *exchange)
     return BSATTN_OK;
 }
 
-/* Enqueue: rows into the next rank's buffer, as soon as it is free. */
+/* Enqueue: rows into the other rank's buffer, as soon as it is free. */
 static bsattn_status_t push(ipc_transport_t *ipc, const ipc_exchange_t *x, cudaStream_t stream)
 {
     int to = x->super.params.to;
@@ -493,39 +528,7 @@ static bsattn_status_t ipc_init_local(ipc_transport_t *ipc, ipc_card_t *card)
     return place_of(ipc->flags, flag_bytes, 0, &card->flags);
 }
 
-/* The GPU of another rank, if it is another one: this one must reach it. */
-static bsattn_status_t check_peer(const ipc_transport_t *ipc, int rank)
-{
-    const ipc_card_t *mine = &ipc->cards[ipc->control.super.first_rank];
-    const ipc_card_t *other = &ipc->cards[rank];
-    int reaches = 0;
-    int device;
-
-    if (strcmp(mine->host, other->host) != 0) {
-        return bsattn_fail(BSATTN_ERR_ENVIRONMENT,
-                           "transport ipc: ranks are on hosts %s and %s, and it works on one host "
-                           "only; take transport nccl or mpi",
-                           mine->host, other->host);
-    }
-    if (strcmp(mine->pci, other->pci) == 0) {
-        return BSATTN_OK;
-    }
-    if (cudaDeviceGetByPCIBusId(&device, other->pci) != cudaSuccess) {
-        (void)cudaGetLastError(); /* not visible to this process: mapping its memory will tell */
-        return BSATTN_OK;
-    }
-    BSATTN_TRY(bsattn_cuda_check(cudaDeviceCanAccessPeer(&reaches, ipc->device, device),
-                                 "cudaDeviceCanAccessPeer"));
-    if (!reaches) {
-        return bsattn_fail(
-            BSATTN_ERR_ENVIRONMENT,
-            "transport ipc: GPU %s cannot reach the memory of GPU %s; take transport "
-            "nccl or mpi",
-            mine->pci, other->pci);
-    }
-    return BSATTN_OK;
-}
-
+/* So that what cannot be is told at the start. Other pairs follow when exchanges are prepared. */
 static bsattn_status_t map_neighbours(ipc_transport_t *ipc)
 {
     int ranks = ipc->control.super.ranks;
@@ -533,7 +536,6 @@ static bsattn_status_t map_neighbours(ipc_transport_t *ipc)
     int neighbours[2] = {(rank + 1) % ranks, (rank + ranks - 1) % ranks};
 
     for (int i = 0; (ranks > 1) && (i < 2); ++i) {
-        BSATTN_TRY(check_peer(ipc, neighbours[i]));
         BSATTN_TRY(flags_map(ipc, neighbours[i]));
     }
     return BSATTN_OK;

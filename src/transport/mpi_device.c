@@ -201,7 +201,7 @@ static bsattn_status_t test_request(MPI_Request *request, bool *done_p)
     return BSATTN_OK;
 }
 
-/* From the GPU to a slot, and from there to the next rank. */
+/* From the GPU to a slot, and from there to the rank that receives. */
 static bsattn_status_t advance_out(bsattn_mpi_message_t *message)
 {
     MPI_Comm comm = message->device->control->mpi->comm;
@@ -233,7 +233,7 @@ static bsattn_status_t advance_out(bsattn_mpi_message_t *message)
     return BSATTN_OK;
 }
 
-/* From the rank before to a slot, and from there to the GPU. */
+/* From the rank that sends to a slot, and from there to the GPU. */
 static bsattn_status_t advance_in(bsattn_mpi_message_t *message)
 {
     MPI_Comm comm = message->device->control->mpi->comm;

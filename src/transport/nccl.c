@@ -179,16 +179,13 @@ static bsattn_status_t nccl_wait(bsattn_exchange_t *exchange)
 static bsattn_status_t nccl_poll(bsattn_transport_t *transport)
 {
     nccl_transport_t *nccl = (nccl_transport_t *)transport;
-    int rank = transport->first_rank;
-    int ranks = transport->ranks;
-    char what[96];
+    char what[48];
     bool done = false;
     bsattn_strbuf_t buf;
 
     BSATTN_TRY(check_alive(nccl));
     bsattn_strbuf_init(&buf, what, sizeof(what));
-    bsattn_strbuf_add(&buf, "rank %d, exchanging with ranks %d and %d", rank,
-                      (rank + ranks - 1) % ranks, (rank + 1) % ranks);
+    bsattn_strbuf_add(&buf, "rank %d, exchanging chunks", transport->first_rank);
     BSATTN_TRY(bsattn_nccl_look(&nccl->comm, what, &done));
     return bsattn_control_poll(transport);
 }

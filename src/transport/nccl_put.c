@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The window holds slots that pieces arrive in and slots that they leave from, piece i of a message
  * in slot i modulo their number. Signals are counted per sender and come in the order they were
- * sent in: for each piece a rank first tells the rank before that its slot is free, then waits for
- * the same word of the rank after, puts, and waits for what the rank before puts. So with two
- * ranks, where both neighbours are one, a signal cannot be taken for another; and as all say "free"
- * before they wait for anything, there is no circle.
+ * sent in: for each piece a rank first tells the rank that sends that its slot is free, then waits
+ * for the same word of the rank that receives, puts, and waits for what is put here. Both ranks of a
+ * pair go through their messages in the same order, so even where each sends to the other a signal
+ * cannot be taken for another; and as all say "free" before they wait for anything, there is no
+ * circle.
  *
  * Calls of NCCL are on the rank's exchange stream, the copies beside it, one piece ahead and one
  * behind. */
@@ -184,7 +185,7 @@ static bsattn_status_t fill(bsattn_nccl_put_t *put, const bsattn_nccl_message_t 
     return bsattn_cuda_event_record(put->filled, put->copies);
 }
 
-/* Tell the rank before that the slot of a piece is free. */
+/* Tell the rank that sends that the slot of a piece is free. */
 static bsattn_status_t allow(bsattn_nccl_put_t *put, const bsattn_nccl_message_t *message,
                              int64_t piece, cudaStream_t stream)
 {
@@ -204,7 +205,7 @@ static bsattn_status_t wait_signal(bsattn_nccl_put_t *put, int peer, const char 
     return bsattn_nccl_settle(put->comm, what);
 }
 
-/* Put a piece as soon as the rank after allows it, filling the next slot meanwhile. */
+/* Put a piece as soon as the rank that receives allows it, filling the next slot meanwhile. */
 static bsattn_status_t send(bsattn_nccl_put_t *put, const bsattn_nccl_message_t *message,
                             int64_t piece, cudaStream_t stream)
 {

@@ -32,7 +32,7 @@ bsattn_status_t bsattn_nccl_put_open(bsattn_nccl_put_t *put);
 /** Before the communicator is finalized, or after it was given up. @param put  may be NULL */
 void bsattn_nccl_put_destroy(bsattn_nccl_put_t *put);
 
-/** Enqueue a message, in the order of the stream. Its neighbours in the ring do the same. */
+/** Enqueue a message, in the order of the stream. Who it is for and who it is from do the same. */
 bsattn_status_t bsattn_nccl_put_move(bsattn_nccl_put_t *put, const bsattn_nccl_message_t *message,
                                      cudaStream_t stream);
 

@@ -4,10 +4,10 @@
  * How ranks exchange chunks and agree: a table of functions, one set per transport.
  *
  * A process holds local_count ranks: one over MPI, all of them with loop. An exchange is one rank's
- * part in one step of the ring: rows to the next rank, rows from the previous one, buffers fixed
- * for its life. It is prepared once and carried out as often as wanted: start, then wait; test in
- * between lets messages move on. The caller starts the exchanges of all its local ranks before it
- * waits for any.
+ * part in one step: rows to a rank, rows from a rank (on the ring the next and the previous one),
+ * buffers fixed for its life. It is prepared once and carried out as often as wanted: start, then
+ * wait; test in between lets messages move on. The caller starts the exchanges of all its local
+ * ranks before it waits for any.
  *
  * The buffers of a rank with a queue are on its GPU, and its exchanges are carried out in the order
  * of the queue (backend/queue_cuda.h): start and wait enqueue, the host waits for nothing. What a
@@ -40,7 +40,7 @@ typedef struct bsattn_receive {
 
 typedef struct bsattn_exchange_params {
     int local;        /**< rank of this process, 0 .. local_count - 1 */
-    int step;         /**< of the ring; tells messages apart */
+    int step;         /**< tells messages apart: both ranks count the same */
     int origin;       /**< owner of the chunk received, for messages to people */
     size_t row_bytes; /**< at most INT_MAX */
     int to;           /**< rank that receives */

@@ -79,6 +79,31 @@ class Records(CommandTest):
             self.assertEqual(mpi["plan"][key], loop["plan"][key])
         self.assertEqual(alone["plan"]["bytes_sent_total"], 0)
 
+    def test_exchanges(self):
+        """The same results by either exchange, and directly nothing is sent that nobody uses."""
+        for pattern, layout in (("local(window=256)", "contiguous"), ("random(blocks=3,seed=2)+sink(tokens=64)", "cyclic:2"),
+                                ("0@dilated(rates=1:4);1@strided(stride=3)", "zigzag")):
+            with self.subTest(pattern):
+                problem = [*SMALL, "--pattern", pattern, "--layout", layout, "--check=all"]
+                ring, direct = (self.record("run", *problem, "--exchange", exchange, ranks=4) for exchange in ("ring", "direct"))
+                loop = self.record("run", *problem, "--exchange", "direct", "--transport", "loop", "--ranks", "4")
+                self.check_record(direct, 4)
+                self.assertEqual((ring["plan"]["exchange"], direct["plan"]["exchange"]), ("ring", "direct"))
+                self.assertEqual(direct["plan"]["bytes_sent_total"], direct["plan"]["bytes_lower_bound"])
+                self.assertEqual(direct["plan"]["bytes_lower_bound"], ring["plan"]["bytes_lower_bound"])
+                self.assertGreater(ring["plan"]["bytes_sent_total"], direct["plan"]["bytes_sent_total"])
+                self.assertEqual(loop["digest"]["out_hash"], direct["digest"]["out_hash"])
+                self.assertTrue(math.isclose(ring["digest"]["out_abs_sum"], direct["digest"]["out_abs_sum"], rel_tol=1e-6))
+
+    def test_choice_of_the_exchange(self):
+        """The ring where it sends no more than is needed, else what is faster or sends less."""
+        for pattern, ranks, exchange, steps in (("dense", 8, "ring", 8), ("local(window=1024)", 64, "direct", 3),
+                                                ("local(window=1024)", 2, "ring", 2), ("dilated(rates=1:64)", 64, "direct", 3)):
+            with self.subTest(pattern):
+                plan = self.record("plan", "--ranks", str(ranks), "--seq", "256K", "--pattern", pattern,
+                                   "--layout", "contiguous")["plan"]
+                self.assertEqual((plan["exchange"], plan["steps"]), (exchange, steps))
+
     def test_table(self):
         for arguments in (["run", *SMALL], ["verify", "-n", "5"], ["plan", "--ranks", "64", "--seq", "1M"]):
             with self.subTest(arguments[0]):

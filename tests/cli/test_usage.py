@@ -25,7 +25,7 @@ REFUSED = [
     (["run", "--preset", "lokal"], ["lokal", "local"]),
     (["run", "--layout", "cyclic:0"], ["cyclic:0"]),
     (["run", "--layout", "zickzack"], ["zickzack", "zigzag"]),
-    (["run", "--exchange", "rings"], ["rings", "ring"]),
+    (["run", "--exchange", "rings"], ["rings", "auto, ring, direct"]),
     (["run", "--transport", "tcp"], ["tcp", "loop"]),
     (["run", "--backend", "tpu"], ["tpu", "cpu"]),
     (["run", "--bind", "of"], ["bind", "of", "auto, off"]),

@@ -326,19 +326,23 @@ cleanup_job() {
 
 # A last block that is ragged, and rows whose keys lie on few other ranks; all of the keys, so that every rank's chunk goes round,
 # and causal work dealt out in zigzag; heads that see different keys.
-pattern "ragged window" --seq 5003 --head-dim 64 --block 64 --pattern 'local(window=512)+global(tokens=64)'
+pattern "ragged window" --seq 5003 --head-dim 64 --block 64 --pattern 'local(window=512)+global(tokens=64)' --exchange ring
 pattern "causal zigzag" --seq 4096 --head-dim 128 --block 128 --pattern dense --causal --layout zigzag
-pattern "per head" --seq 4500 --head-dim 64 --block 64 --layout cyclic:2 \
-    --pattern '0-1@dilated(rates=1:2:4);2-3@random(blocks=6,seed=3)+sink(tokens=64)'
+for exchange in ring direct; do
+    pattern "per head, $exchange" --seq 4500 --head-dim 64 --block 64 --layout cyclic:2 --exchange "$exchange" \
+        --pattern '0-1@dilated(rates=1:2:4);2-3@random(blocks=6,seed=3)+sink(tokens=64)'
+done
 
 # More steps than are enqueued ahead of the GPU, once after another execution.
-many=(--seq 20K --head-dim 64 --block 64 --pattern 'local(window=512)' --dtype bf16 --heads 4 --check=64 -n 1 -w 1)
+many=(--seq 20K --head-dim 64 --block 64 --pattern 'local(window=512)' --exchange ring --dtype bf16 --heads 4 --check=64 -n 1 -w 1)
 compare "many steps" "" loop 1 "${many[@]}"
 compare "many steps" "$(digest "$work/record.json")" loop 80 "${many[@]}"
 
 # Messages of several pieces.
 rank_counts=(2 3)
-pattern "long messages" --seq 200K --head-dim 128 --block 128 --pattern dense
+for exchange in ring direct; do
+    pattern "long messages, $exchange" --seq 200K --head-dim 128 --block 128 --pattern dense --exchange "$exchange"
+done
 
 for ranks in 1 2 3 4; do
     for transport in "${transports[@]}"; do

@@ -159,10 +159,10 @@ static bsattn_problem_t problem_of(const test_case_t *test)
 }
 
 /* Execute twice (a plan is for many executions) and compare every row. */
-static void check_case(bsattn_context_t *context, const test_case_t *test)
+static void check_case(bsattn_context_t *context, const test_case_t *test, const char *exchange)
 {
     bsattn_problem_t problem = problem_of(test);
-    bsattn_plan_params_t params = {.layout = test->layout};
+    bsattn_plan_params_t params = {.layout = test->layout, .exchange = exchange};
     input_t input = {.problem = &problem, .changed_from = -1};
     bsattn_context_info_t info;
     bsattn_pattern_t *pattern = NULL;
@@ -188,7 +188,7 @@ static void check_case(bsattn_context_t *context, const test_case_t *test)
     EXPECT(status == BSATTN_OK, "%s", bsattn_last_error());
     EXPECT(result.rows == problem.batch * problem.seq_len * problem.heads_q, "%ld rows",
            (long)result.rows);
-    EXPECT(result.passed, "%s %s on %s: error %g, LSE %g", test->pattern, test->layout,
+    EXPECT(result.passed, "%s %s %s on %s: error %g, LSE %g", test->pattern, test->layout, exchange,
            info.transport, result.error_out, result.error_lse);
     for (int i = 0; i < info.local_count; ++i) {
         const bsattn_rank_estimate_t *predicted =
@@ -343,7 +343,8 @@ static void check_context(const bsattn_context_params_t *params)
 
     EXPECT(status == BSATTN_OK, "%s", bsattn_last_error());
     for (size_t c = 0; c < sizeof(cases) / sizeof(cases[0]); ++c) {
-        check_case(context, &cases[c]);
+        check_case(context, &cases[c], "ring");
+        check_case(context, &cases[c], "direct");
     }
     check_properties(context, 1.0f);
     check_properties(context, 1e4f);

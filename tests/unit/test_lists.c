@@ -50,7 +50,7 @@ static void open_world(world_t *world, const char *pattern, int64_t seq_len)
     world->problem.block = 64;
     assert_int_equal(bsattn_pattern_create(pattern, &world->problem, &world->pattern), 0);
     assert_int_equal(bsattn_layout_parse("contiguous", world->pattern->blocks, RANKS, &layout), 0);
-    assert_int_equal(bsattn_demand_init(&world->demand, world->pattern, &layout, 1), 0);
+    assert_int_equal(bsattn_demand_init(&world->demand, world->pattern, &layout, 1, 0), 0);
     assert_int_equal(bsattn_schedule_init(&world->schedule, &world->demand, rank), 0);
     world->params = (bsattn_work_params_t){
         .problem = &world->problem,
@@ -189,64 +189,60 @@ static void test_lists(void **state)
     check_lists("random(density=0.3)", 0);
 }
 
-/* Where a row of the chunk of step 0 lies in the shard, [n, Hk]. */
-static int64_t row_of_chunk(const world_t *world, int64_t row)
+/* Where a row of a packing lies in the shard, [n, Hk]. */
+static int64_t row_of_packing(const world_t *world, const bsattn_packing_t *packing, int64_t row)
 {
-    const bsattn_schedule_t *schedule = &world->schedule;
-    const bsattn_chunk_head_t *heads = schedule->steps[0].heads;
-    int head = 0;
+    int head = world->problem.heads_kv - 1;
     int c;
 
-    while (row >= heads[head].token_first + heads[head].token_count) {
-        ++head;
+    while (row < packing->token_first[head]) {
+        --head;
     }
-    row -= heads[head].token_first;
-    c = schedule->kv_class_of_head[head];
-    for (size_t r = schedule->own_first[c]; r < schedule->own_first[c + 1]; ++r) {
-        if (row < schedule->own[r].count) {
-            return (schedule->own[r].first + row) * world->problem.heads_kv + head;
+    row -= packing->token_first[head];
+    c = world->schedule.kv_class_of_head[head];
+    for (size_t r = packing->first[c]; r < packing->first[c + 1]; ++r) {
+        if (row < packing->runs[r].count) {
+            return (packing->runs[r].first + row) * world->problem.heads_kv + head;
         }
-        row -= schedule->own[r].count;
+        row -= packing->runs[r].count;
     }
     fail();
     return -1;
 }
 
-/* The copies bring the rows of the chunk, or of a shard read in place what goes on, in order. */
-static void check_copies(const char *pattern, bool in_place)
+/* The copies bring the rows of a packing, in order. */
+static void check_packing(const world_t *world, const bsattn_packing_t *packing)
 {
+    int64_t row_bytes = (int64_t)bsattn_problem_row_bytes(&world->problem);
     bsattn_image_t image = {.data = NULL};
     const bsattn_row_copy_t *copies;
-    int64_t row_bytes;
     int64_t rows = 0;
     int64_t count;
     size_t offset;
-    world_t world;
 
-    open_world(&world, pattern, 3000);
-    row_bytes = (int64_t)bsattn_problem_row_bytes(&world.problem);
-    assert_int_equal(bsattn_lists_in_place(&world.params), in_place);
-    assert_int_equal(bsattn_lists_add_copies(&world.params, &image, &offset, &count), 0);
+    assert_int_equal(bsattn_lists_add_copies(&world->params, packing, &image, &offset, &count), 0);
     copies = (const bsattn_row_copy_t *)(image.data + offset);
     for (int64_t i = 0; i < count; ++i) {
         assert_true((copies[i].rows >= 1) && (copies[i].rows <= BSATTN_ROW_COPY_MAX));
         assert_int_equal(copies[i].to, rows * row_bytes);
         for (int64_t r = 0; r < copies[i].rows; ++r, ++rows) {
-            int64_t from = copies[i].from / row_bytes + r * world.problem.heads_kv;
-            int64_t at = rows; /* in the chunk */
-            if (in_place) {
-                const bsattn_token_run_t *run = world.schedule.steps[0].forward;
-                for (; at >= run->count; ++run) {
-                    at -= run->count;
-                }
-                at += run->first;
-            }
-            assert_int_equal(from, row_of_chunk(&world, at));
+            assert_int_equal(copies[i].from / row_bytes + r * world->problem.heads_kv,
+                             row_of_packing(world, packing, rows));
         }
     }
-    assert_int_equal(rows, in_place ? world.schedule.steps[0].forward_tokens
-                                    : world.schedule.steps[0].tokens_kv);
+    assert_int_equal(rows, packing->tokens);
     free(image.data);
+}
+
+static void check_copies(const char *pattern, bool in_place)
+{
+    world_t world;
+
+    open_world(&world, pattern, 3000);
+    assert_int_equal(bsattn_lists_in_place(&world.params), in_place);
+    assert_true(world.schedule.outgoing.tokens > 0);
+    check_packing(&world, &world.schedule.own);
+    check_packing(&world, &world.schedule.outgoing);
     close_world(&world);
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The schedule's promises, checked by carrying chunks round the ring block by block: every active
+/* The schedule's promises, checked by carrying chunks from rank to rank block by block: every active
  * pair is computed exactly once, every block needed is there when it is used, and no block goes
- * where nobody further on needs it. */
+ * where nobody further on needs it, or, straight from its owner, where it is not used. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -27,8 +27,9 @@ typedef struct world {
     int ranks;
     /* [P][tokens_kv at the step at hand]: which global token row of which head lies there */
     int64_t **chunks;
-    int *used;    /* [Hq, nb, nb]: how often a pair was computed */
-    bool *wanted; /* [P, Hk, nb]: does a rank's mask touch a block */
+    int64_t **outgoing; /* [P][outgoing.tokens]: the same of what others use */
+    int *used;          /* [Hq, nb, nb]: how often a pair was computed */
+    bool *wanted;       /* [P, Hk, nb]: does a rank's mask touch a block */
 } world_t;
 
 static size_t wanted_at(const world_t *world, int rank, int head_kv, int64_t block)
@@ -43,8 +44,14 @@ static int mask_uses(const world_t *world, const mask_case_t *mask, int head, in
                : mask->uses(head, i, j, world->nb, world->problem.block);
 }
 
+static bool is_direct(const world_t *world)
+{
+    return world->demand.route.kind == BSATTN_EXCHANGE_DIRECT;
+}
+
 static void world_init(world_t *world, const mask_case_t *mask, int64_t seq_len, int block,
-                       int causal, int ranks, const char *layout_text)
+                       int causal, int ranks, const char *layout_text,
+                       bsattn_exchange_kind_t exchange)
 {
     bsattn_layout_t layout;
     size_t nb;
@@ -60,9 +67,11 @@ static void world_init(world_t *world, const mask_case_t *mask, int64_t seq_len,
     nb = (size_t)world->nb;
     assert_int_equal(bsattn_pattern_create(mask->text, &world->problem, &world->pattern), 0);
     assert_int_equal(bsattn_layout_parse(layout_text, world->nb, ranks, &layout), 0);
-    assert_int_equal(bsattn_demand_init(&world->demand, world->pattern, &layout, 2), 0);
+    assert_int_equal(bsattn_demand_init(&world->demand, world->pattern, &layout, 2, INT64_MAX), 0);
+    assert_int_equal(bsattn_demand_take(&world->demand, exchange), 0);
     world->schedules = calloc((size_t)ranks, sizeof(*world->schedules));
     world->chunks = calloc((size_t)ranks, sizeof(*world->chunks));
+    world->outgoing = calloc((size_t)ranks, sizeof(*world->outgoing));
     world->used = calloc(HEADS_Q * nb * nb, sizeof(*world->used));
     world->wanted = calloc((size_t)ranks * HEADS_KV * nb, sizeof(*world->wanted));
     for (int rank = 0; rank < ranks; ++rank) {
@@ -85,9 +94,11 @@ static void world_free(world_t *world)
     for (int rank = 0; rank < world->ranks; ++rank) {
         bsattn_schedule_free(&world->schedules[rank]);
         free(world->chunks[rank]);
+        free(world->outgoing[rank]);
     }
     free(world->schedules);
     free(world->chunks);
+    free(world->outgoing);
     free(world->used);
     free(world->wanted);
     bsattn_demand_free(&world->demand);
@@ -107,29 +118,57 @@ static int64_t local_token(const world_t *world, int rank, int64_t row)
     return bsattn_layout_block(&world->demand.layout, rank, row / block) * block + row % block;
 }
 
-/* The chunk of step 0, as the own runs pack it. */
-static void pack(world_t *world, int rank)
+/* Rows of a rank's shard as a packing brings them together. */
+static int64_t *pack(const world_t *world, int rank, const bsattn_packing_t *packing)
 {
     const bsattn_schedule_t *schedule = &world->schedules[rank];
-    const bsattn_step_t *step = &schedule->steps[0];
-    int64_t *chunk = calloc((size_t)step->tokens_kv + 1, sizeof(*chunk));
+    int64_t *rows = calloc((size_t)packing->tokens + 1, sizeof(*rows));
     int64_t at = 0;
 
     for (int head = 0; head < HEADS_KV; ++head) {
         int c = schedule->kv_class_of_head[head];
-        assert_int_equal(at, step->heads[head].token_first);
-        for (size_t r = schedule->own_first[c]; r < schedule->own_first[c + 1]; ++r) {
-            for (int64_t t = 0; t < schedule->own[r].count; ++t) {
-                chunk[at++] =
-                    key_id(world, head, local_token(world, rank, schedule->own[r].first + t));
+        assert_int_equal(at, packing->token_first[head]);
+        for (size_t r = packing->first[c]; r < packing->first[c + 1]; ++r) {
+            for (int64_t t = 0; t < packing->runs[r].count; ++t) {
+                rows[at++] =
+                    key_id(world, head, local_token(world, rank, packing->runs[r].first + t));
             }
         }
     }
-    assert_int_equal(at, step->tokens_kv);
-    world->chunks[rank] = chunk;
+    assert_int_equal(at, packing->tokens);
+    return rows;
 }
 
-/* Every block here after step 0 is wanted here or further on, and is complete and in order. */
+static void pack_own(world_t *world, int rank)
+{
+    const bsattn_schedule_t *schedule = &world->schedules[rank];
+
+    world->chunks[rank] = pack(world, rank, &schedule->own);
+    world->outgoing[rank] = pack(world, rank, &schedule->outgoing);
+    assert_int_equal(schedule->own.tokens, schedule->steps[0].tokens_kv);
+    for (int head = 0; head < HEADS_KV; ++head) {
+        assert_int_equal(schedule->own.token_first[head],
+                         schedule->steps[0].heads[head].token_first);
+    }
+}
+
+/* Whether a block may be here: at step 0 if any rank uses it, later if this one does or, on the
+ * ring, one further on. */
+static bool may_be_here(const world_t *world, int rank, int s, int head, int64_t block)
+{
+    int origin = world->schedules[rank].steps[s].origin;
+    int last = (is_direct(world) && (s > 0)) ? 1 : world->ranks;
+    int first = (origin == rank) ? 0 : (rank - origin + world->ranks) % world->ranks;
+    bool wanted = false;
+
+    for (int h = first; (h < first + last) && (is_direct(world) || (h < world->ranks)); ++h) {
+        wanted =
+            wanted || world->wanted[wanted_at(world, (origin + h) % world->ranks, head, block)];
+    }
+    return wanted;
+}
+
+/* Every block here is wanted, and is complete and in order. */
 static void check_chunk(const world_t *world, int rank, int s)
 {
     const bsattn_step_t *step = &world->schedules[rank].steps[s];
@@ -139,15 +178,10 @@ static void check_chunk(const world_t *world, int rank, int s)
         for (int64_t t = 0; t < step->heads[head].token_count; ++t) {
             int64_t id = world->chunks[rank][step->heads[head].token_first + t];
             int64_t j = (id - key_id(world, head, 0)) / block;
-            bool wanted = false;
 
             assert_int_equal(id - key_id(world, head, j * block), t % block);
             assert_int_equal(bsattn_layout_owner(&world->demand.layout, j), step->origin);
-            for (int h = s; (h < world->ranks) && !wanted; ++h) {
-                wanted =
-                    world->wanted[wanted_at(world, (step->origin + h) % world->ranks, head, j)];
-            }
-            assert_true(wanted);
+            assert_true(may_be_here(world, rank, s, head, j));
         }
     }
 }
@@ -191,22 +225,28 @@ static void compute(world_t *world, int rank, int s, int *touched)
     }
 }
 
-/* Hand every rank's forward rows to the next rank. */
+/* Hand every rank's forward rows to the rank that they are for. */
 static void forward(world_t *world, int s)
 {
     int64_t **next = calloc((size_t)world->ranks, sizeof(*next));
 
     for (int rank = 0; rank < world->ranks; ++rank) {
-        const bsattn_step_t *step = &world->schedules[rank].steps[s];
-        int to = (rank + 1) % world->ranks;
+        const bsattn_schedule_t *schedule = &world->schedules[rank];
+        const bsattn_step_t *step = &schedule->steps[s];
+        const int64_t *rows = is_direct(world) ? world->outgoing[rank] : world->chunks[rank];
+        int64_t row_count = is_direct(world) ? schedule->outgoing.tokens : step->tokens_kv;
+        const bsattn_step_t *then = &world->schedules[step->to].steps[s + 1];
         int64_t at = 0;
 
-        assert_int_equal(step->forward_tokens, world->schedules[to].steps[s + 1].tokens_kv);
-        next[to] = calloc((size_t)step->forward_tokens + 1, sizeof(int64_t));
+        assert_int_equal(world->schedules[step->to].steps[s].from, rank);
+        assert_int_equal(step->forward_tokens, then->tokens_kv);
+        assert_true(!is_direct(world) || (then->origin == rank));
+        assert_null(next[step->to]);
+        next[step->to] = calloc((size_t)step->forward_tokens + 1, sizeof(int64_t));
         for (size_t r = 0; r < step->forward_count; ++r) {
             assert_true((step->forward[r].first >= 0) && (step->forward[r].count > 0));
-            assert_true(step->forward[r].first + step->forward[r].count <= step->tokens_kv);
-            memcpy(next[to] + at, world->chunks[rank] + step->forward[r].first,
+            assert_true(step->forward[r].first + step->forward[r].count <= row_count);
+            memcpy(next[step->to] + at, rows + step->forward[r].first,
                    (size_t)step->forward[r].count * sizeof(int64_t));
             at += step->forward[r].count;
         }
@@ -323,11 +363,37 @@ static int64_t count_runs(const world_t *world, int rank)
     return runs;
 }
 
-/* The estimate says what the schedules do. */
-static void check_estimate(const world_t *world)
+/* Tokens that chunks and what is sent have room for. */
+static int64_t chunk_tokens(const world_t *world, int rank, bool keys_in_place)
 {
-    bsattn_machine_t machine = {
-        .scratch_bytes = no_scratch, .threads = 2, .flops_per_s = 1e9, .link_bytes_per_s = 1e9};
+    const bsattn_schedule_t *schedule = &world->schedules[rank];
+    int64_t whole = bsattn_demand_slot_tokens(&world->demand, rank, 0, schedule->rows) * HEADS_KV;
+    bool in_place = keys_in_place && (schedule->own.tokens == whole);
+    int64_t largest[2] = {0, 0};
+
+    for (int s = in_place ? 1 : 0; s < schedule->step_count; ++s) {
+        int64_t tokens = schedule->steps[s].tokens_kv;
+        largest[s % 2] = (tokens > largest[s % 2]) ? tokens : largest[s % 2];
+    }
+    if (is_direct(world)) {
+        return largest[0] + largest[1] + schedule->outgoing.tokens;
+    }
+    if (in_place) {
+        int64_t tokens = schedule->steps[0].forward_tokens;
+        assert_int_equal(tokens, schedule->outgoing.tokens);
+        largest[0] = (tokens > largest[0]) ? tokens : largest[0];
+    }
+    return largest[0] + largest[1];
+}
+
+/* The estimate says what the schedules do. */
+static void check_estimate(const world_t *world, bool keys_in_place)
+{
+    bsattn_machine_t machine = {.scratch_bytes = no_scratch,
+                                .threads = 2,
+                                .keys_in_place = keys_in_place,
+                                .flops_per_s = 1e9,
+                                .link_bytes_per_s = 1e9};
     bsattn_estimate_t *estimate;
     int64_t row_bytes = 2 * (int64_t)bsattn_problem_row_bytes(&world->problem);
     double pairs = 0;
@@ -339,16 +405,13 @@ static void check_estimate(const world_t *world)
         const bsattn_rank_estimate_t *predicted = bsattn_estimate_rank(estimate, rank);
         const bsattn_schedule_t *schedule = &world->schedules[rank];
         bsattn_schedule_counts_t counts;
-        int64_t largest[2] = {0, 0};
         int64_t sent = 0;
         int64_t received = 0;
         int64_t needed = 0;
 
         for (int s = 0; s < schedule->step_count; ++s) {
-            int64_t tokens = schedule->steps[s].tokens_kv;
-            largest[s % 2] = (tokens > largest[s % 2]) ? tokens : largest[s % 2];
             sent += schedule->steps[s].forward_tokens;
-            received += (s > 0) ? tokens : 0;
+            received += (s > 0) ? schedule->steps[s].tokens_kv : 0;
         }
         for (int head = 0; head < HEADS_KV; ++head) {
             for (int64_t j = 0; j < world->nb; ++j) {
@@ -362,7 +425,9 @@ static void check_estimate(const world_t *world)
         assert_int_equal(predicted->bytes_received, received * row_bytes);
         assert_int_equal(predicted->bytes_needed, needed * row_bytes);
         assert_true(predicted->bytes_received >= predicted->bytes_needed);
-        assert_int_equal(predicted->memory.chunks, (largest[0] + largest[1]) * row_bytes);
+        assert_true(!is_direct(world) || (predicted->bytes_received == predicted->bytes_needed));
+        assert_int_equal(predicted->memory.chunks,
+                         chunk_tokens(world, rank, keys_in_place) * row_bytes);
         assert_int_equal(predicted->memory.state,
                          bsattn_problem_state_bytes(&world->problem, schedule->state_blocks));
         assert_true(schedule->bytes >= predicted->memory.lists);
@@ -375,22 +440,22 @@ static void check_estimate(const world_t *world)
 }
 
 static void check_world(const mask_case_t *mask, int64_t seq_len, int block, int causal, int ranks,
-                        const char *layout)
+                        const char *layout, bsattn_exchange_kind_t exchange)
 {
     world_t world;
     int *touched; /* [Hq, nb, 3]: steps with work, last seen, unused */
 
-    world_init(&world, mask, seq_len, block, causal, ranks, layout);
+    world_init(&world, mask, seq_len, block, causal, ranks, layout, exchange);
     touched = calloc(HEADS_Q * (size_t)world.nb * 3, sizeof(*touched));
     for (int rank = 0; rank < ranks; ++rank) {
-        pack(&world, rank);
+        pack_own(&world, rank);
     }
-    for (int s = 0; s < world.demand.steps; ++s) {
+    for (int s = 0; s < world.demand.route.step_count; ++s) {
         for (int rank = 0; rank < ranks; ++rank) {
             check_chunk(&world, rank, s);
             compute(&world, rank, s, touched);
         }
-        if (s + 1 < world.demand.steps) {
+        if (s + 1 < world.demand.route.step_count) {
             forward(&world, s);
         } else {
             for (int rank = 0; rank < ranks; ++rank) {
@@ -402,7 +467,8 @@ static void check_world(const mask_case_t *mask, int64_t seq_len, int block, int
     for (int rank = 0; rank < ranks; ++rank) {
         check_states(&world, rank);
     }
-    check_estimate(&world);
+    check_estimate(&world, false);
+    check_estimate(&world, true);
     free(touched);
     world_free(&world);
 }
@@ -418,8 +484,10 @@ static void every_pair_once_and_nothing_in_vain(void **state)
             for (size_t p = 0; p < sizeof(ranks) / sizeof(ranks[0]); ++p) {
                 for (size_t l = 0; l < sizeof(layouts) / sizeof(layouts[0]); ++l) {
                     int block = ((n + p + l) % 4 == 0) ? 64 : 16;
-                    check_world(&mask_cases[c], lengths[n], block, (int)(n + p + l + c) % 2,
-                                ranks[p], layouts[l]);
+                    for (int kind = 0; kind < BSATTN_EXCHANGE_COUNT; ++kind) {
+                        check_world(&mask_cases[c], lengths[n], block, (int)(n + p + l + c) % 2,
+                                    ranks[p], layouts[l], (bsattn_exchange_kind_t)kind);
+                    }
                 }
             }
         }
