@@ -167,9 +167,10 @@ typedef struct bsattn_plan_params {
     const char *layout;   /**< "auto", "contiguous", "zigzag", "cyclic" or "cyclic:k" */
     const char *exchange; /**< "auto", "ring": chunks go from rank to rank, each passing on what
                                others still need, or "direct": owners send to every user what it
-                               uses, which is the least that can be sent. auto: the ring, unless
-                               direct is clearly faster, or sends less, takes no longer and holds
-                               at most 5 % more */
+                               uses, which is the least that can be sent. auto: direct where it
+                               sends at most three quarters of what the ring would and is clearly
+                               faster holding at most twice as much, or as fast holding at most 5 %
+                               more; else the ring */
     const char *backend;  /**< of an estimate: "auto", "cuda" or "cpu"; auto: what a context would
                                take here. A plan computes with its context's */
 } bsattn_plan_params_t;

@@ -11,6 +11,7 @@ static const double link_bytes_per_s = 400e9;
 static const double link_latency_s = 10e-6;
 static const int64_t libraries_bytes = INT64_C(520) << 20;
 static const int64_t exchange_bytes = INT64_C(1040) << 20;
+static const int64_t hop_bytes = INT64_C(24) << 20;
 
 static size_t scratch_bytes(int head_dim, int block)
 {
@@ -50,6 +51,7 @@ bsattn_machine_t bsattn_backend_cuda_machine(int threads)
         .stages_sends = true,
         .libraries_bytes = libraries_bytes,
         .exchange_bytes = exchange_bytes,
+        .hop_bytes = hop_bytes,
         .flops_per_s = flops_per_s,
         .flops_f32_per_s = flops_f32_per_s,
         .link_bytes_per_s = link_bytes_per_s,

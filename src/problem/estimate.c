@@ -192,6 +192,18 @@ static int64_t staging_memory(const build_t *build, const way_t *way, int rank, 
     return build->machine->stages_sends ? largest : 0;
 }
 
+/* Who exchanges along the ring from the start is connected; other distances come to that. */
+static int64_t connection_memory(const build_t *build, const way_t *way)
+{
+    int64_t further = 0;
+
+    for (int s = 0; s < way->route.step_count; ++s) {
+        further += ((way->route.kind == BSATTN_EXCHANGE_DIRECT) && (way->route.hops[s] > 1)) ? 1 : 0;
+    }
+    return ((build->demand->layout.ranks > 1) ? build->machine->exchange_bytes : 0) +
+           further * build->machine->hop_bytes;
+}
+
 static void predict_memory(const build_t *build, const way_t *way,
                            const bsattn_schedule_counts_t *counts, int rank,
                            bsattn_rank_estimate_t *out)
@@ -214,8 +226,7 @@ static void predict_memory(const build_t *build, const way_t *way,
     memory->scratch =
         machine->threads * (int64_t)machine->scratch_bytes(problem->head_dim, problem->block);
     memory->staging = staging_memory(build, way, rank, out->tokens);
-    memory->libraries = machine->libraries_bytes +
-                        ((build->demand->layout.ranks > 1) ? machine->exchange_bytes : 0);
+    memory->libraries = machine->libraries_bytes + connection_memory(build, way);
     memory->total = memory->inputs + memory->outputs + memory->chunks + memory->state +
                     memory->lists + memory->scratch + memory->staging + memory->libraries;
 }
@@ -316,6 +327,19 @@ static double imbalance(const bsattn_estimate_t *estimate)
         largest = (pairs > largest) ? pairs : largest;
     }
     return (sum > 0.0) ? largest * estimate->totals.ranks / sum : 1.0;
+}
+
+void bsattn_estimate_set_libraries(bsattn_estimate_t *estimate, int64_t bytes)
+{
+    estimate->totals.memory_max = 0;
+    for (int rank = 0; rank < estimate->totals.ranks; ++rank) {
+        bsattn_memory_t *memory = &estimate->ranks[rank].memory;
+        memory->total += bytes - memory->libraries;
+        memory->libraries = bytes;
+        if (memory->total > estimate->totals.memory_max) {
+            estimate->totals.memory_max = memory->total;
+        }
+    }
 }
 
 static void sum_up(bsattn_estimate_t *estimate)
@@ -458,10 +482,14 @@ static bool ring_sends_more(const build_t *build)
 static const double clearly_faster = 0.97;
 
 /* Sets of used blocks are kept for as many spans (16 bytes each) where the ring would do as well. */
-static const int64_t spans_for_choice = INT64_C(4) << 20;
+static const int64_t spans_for_choice = INT64_C(64) << 20;
 
-/* Memory that sending less is worth, as a share of what a rank holds. */
-static const double memory_for_bytes = 0.05;
+/* When owners send to each user: rows are then brought together one by one, where chunks of the ring
+ * mostly go on whole, so it must save bytes. Of what the ring sends, and of what a rank holds then
+ * where that is clearly faster, and where it is as fast: */
+static const double direct_bytes = 0.75;
+static const double memory_if_faster = 2.0;
+static const double memory_if_as_fast = 1.05;
 
 /* An exchange, or the better one. */
 enum { EXCHANGE_AUTO = BSATTN_EXCHANGE_COUNT };
@@ -478,10 +506,15 @@ static bool clearly_better(const bsattn_estimate_totals_t *a, const bsattn_estim
 static bool direct_is_better(const bsattn_estimate_totals_t *direct,
                              const bsattn_estimate_totals_t *ring)
 {
-    double memory_max = (1.0 + memory_for_bytes) * (double)ring->memory_max;
+    double memory = (double)direct->memory_max / (double)ring->memory_max;
 
-    return clearly_better(direct, ring) && ((direct->time_ms < clearly_faster * ring->time_ms) ||
-                                            ((double)direct->memory_max <= memory_max));
+    if ((double)direct->bytes_sent > direct_bytes * (double)ring->bytes_sent) {
+        return false;
+    }
+    if (direct->time_ms < clearly_faster * ring->time_ms) {
+        return memory <= memory_if_faster;
+    }
+    return (ring->time_ms >= clearly_faster * direct->time_ms) && (memory <= memory_if_as_fast);
 }
 
 /* Have estimates made of the ways that may be the answer. */

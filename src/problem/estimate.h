@@ -20,6 +20,8 @@ typedef struct bsattn_machine {
                                     for chunks that go on whole */
     int64_t libraries_bytes;   /**< what libraries hold where the tensors are */
     int64_t exchange_bytes;    /**< what those for the exchange hold beside, with several ranks */
+    int64_t hop_bytes;         /**< and that for each further number of places between ranks that
+                                    exchange, the ring's being one */
     double flops_per_s;        /**< of one rank */
     double flops_f32_per_s;    /**< for fp32 problems; 0: the same */
     double link_bytes_per_s; /**< from a rank to the next */
@@ -39,13 +41,17 @@ bsattn_status_t bsattn_estimate_compute(const bsattn_demand_t *demand,
                                         bsattn_estimate_t **estimate_p);
 
 /** Choose a layout ("auto": the fastest; where the model cannot tell, the one that sends least;
- *  contiguous where equal) and an exchange ("auto": the ring, unless direct is clearly faster, or
- *  sends less, takes no longer and holds at most 5 % more), compute demand and estimate.
+ *  contiguous where equal) and an exchange ("auto": direct where it sends at most three quarters
+ *  of what the ring would and is clearly faster holding at most twice as much, or as fast holding at
+ *  most 5 % more), compute demand and estimate.
  *  @param params  NULL: everything automatic
  *  @return BSATTN_OK, BSATTN_ERR_INPUT or BSATTN_ERR_MEMORY; release both results */
 bsattn_status_t bsattn_estimate_choose(const bsattn_pattern_t *pattern, int ranks,
                                        const bsattn_plan_params_t *params,
                                        const bsattn_machine_t *machine, bsattn_demand_t *demand_p,
                                        bsattn_estimate_t **estimate_p);
+
+/** Put what libraries hold, now that it is known, in place of what was predicted. */
+void bsattn_estimate_set_libraries(bsattn_estimate_t *estimate, int64_t bytes);
 
 #endif

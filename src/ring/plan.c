@@ -249,6 +249,7 @@ static bsattn_status_t find_machine(bsattn_context_t *context, bsattn_machine_t 
     mine.link_bytes_per_s = first.link_bytes_per_s;
     mine.link_latency_s = first.link_latency_s;
     mine.hides_exchange = first.hides_exchange;
+    mine.hop_bytes = (transport->ops->connect != NULL) ? first.hop_bytes : 0;
     /* Ranks of one process read from one another's chunks. */
     mine.stages_sends = mine.stages_sends && (transport->local_count == 1);
     *machine_p = mine;
@@ -261,9 +262,25 @@ static bsattn_status_t plan_predict(bsattn_plan_t *plan, const bsattn_machine_t 
     BSATTN_TRY(bsattn_problem_check(&plan->problem));
     BSATTN_TRY(check_same_problem(&plan->problem, &plan->pattern->problem));
     BSATTN_TRY(check_tensor_memory(plan));
-    BSATTN_TRY(bsattn_estimate_choose(plan->pattern, plan->context->transport->ranks, params,
-                                      machine, &plan->demand, &plan->estimate));
-    return check_memory(plan);
+    return bsattn_estimate_choose(plan->pattern, plan->context->transport->ranks, params, machine,
+                                  &plan->demand, &plan->estimate);
+}
+
+/* Collective: connect the ranks that will exchange, and count what that takes. */
+static bsattn_status_t plan_connect(bsattn_plan_t *plan)
+{
+    bsattn_context_t *context = plan->context;
+    bsattn_transport_t *transport = context->transport;
+    const bsattn_route_t *route = &plan->demand.route;
+
+    if ((transport->ops->connect == NULL) || (route->kind == BSATTN_EXCHANGE_RING)) {
+        return BSATTN_OK;
+    }
+    BSATTN_TRY(bsattn_context_agree(
+        context, transport->ops->connect(transport, route->hops, route->step_count)));
+    bsattn_estimate_set_libraries(plan->estimate,
+                                  context->backend->ops->memory(context->backend).libraries);
+    return BSATTN_OK;
 }
 
 static bsattn_status_t build_works(bsattn_plan_t *plan)
@@ -338,6 +355,12 @@ bsattn_status_t bsattn_plan_create(bsattn_context_t *context, const bsattn_probl
         status = (status == BSATTN_OK) ? plan_predict(plan, &machine, params) : status;
     }
     status = bsattn_context_agree(context, status);
+    if (status == BSATTN_OK) {
+        status = plan_connect(plan);
+    }
+    if (status == BSATTN_OK) {
+        status = bsattn_context_agree(context, check_memory(plan));
+    }
     if (status == BSATTN_OK) {
         status = plan_build(plan);
     }

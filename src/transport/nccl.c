@@ -21,6 +21,7 @@ typedef struct nccl_transport {
     int version;
     bsattn_outbox_t outbox;
     bsattn_nccl_put_t *put; /* NULL: by ncclSend and ncclRecv */
+    bool *connected;        /* [P] with the ranks so many places after and before */
 } nccl_transport_t;
 
 typedef struct nccl_exchange {
@@ -190,6 +191,99 @@ static bsattn_status_t nccl_poll(bsattn_transport_t *transport)
     return bsattn_control_poll(transport);
 }
 
+/* --------------------------------------------------------------------------------- connections */
+
+enum { GREETING_SIZE = 16 };
+
+/* One small message so many places on: connections are made here, not in the first execution, and
+ * what does not work is found before anything large is allocated. */
+static bsattn_status_t greet(nccl_transport_t *nccl, int hop, char *memory, cudaStream_t stream)
+{
+    const bsattn_transport_t *transport = &nccl->control.super;
+    int ranks = transport->ranks;
+    int rank = transport->first_rank;
+    char *heard = memory + GREETING_SIZE;
+    bsattn_nccl_message_t message = {
+        .rows = memory,
+        .out_bytes = GREETING_SIZE,
+        .to = (rank + hop) % ranks,
+        .base = heard,
+        .in_bytes = GREETING_SIZE,
+        .from = (rank + ranks - hop) % ranks,
+        .what = "for its peers to be connected by NCCL",
+    };
+
+    return move(nccl, &message, stream);
+}
+
+typedef struct greeting {
+    nccl_transport_t *nccl;
+    cudaStream_t stream;
+} greeting_t;
+
+/* A network that does not work shows in NCCL's errors, not in the stream. */
+static bsattn_status_t look_at_greeting(void *arg, bool *done_p)
+{
+    const greeting_t *greeting = arg;
+
+    BSATTN_TRY(bsattn_nccl_look(&greeting->nccl->comm, "the first message", done_p));
+    return bsattn_cuda_look(cudaStreamQuery(greeting->stream), "cudaStreamQuery", done_p);
+}
+
+/* The hops that are not connected, one after the other. */
+static bsattn_status_t greet_all(nccl_transport_t *nccl, const int *hops, int hop_count,
+                                 char *memory, cudaStream_t stream)
+{
+    greeting_t greeting = {.nccl = nccl, .stream = stream};
+
+    for (int i = 0; i < hop_count; ++i) {
+        if (!nccl->connected[hops[i]]) {
+            BSATTN_TRY(greet(nccl, hops[i], memory, stream));
+            BSATTN_TRY(bsattn_control_until(&nccl->control, look_at_greeting, &greeting,
+                                            "for its peers to be heard by NCCL"));
+            nccl->connected[hops[i]] = true;
+        }
+    }
+    return BSATTN_OK;
+}
+
+static bsattn_status_t nccl_connect(bsattn_transport_t *transport, const int *hops, int hop_count)
+{
+    nccl_transport_t *nccl = (nccl_transport_t *)transport;
+    cudaStream_t stream = NULL;
+    char *memory = NULL;
+    bsattn_status_t status = check_alive(nccl);
+
+    if (status == BSATTN_OK) {
+        status = bsattn_cuda_check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking),
+                                   "cudaStreamCreateWithFlags");
+    }
+    if (status == BSATTN_OK) {
+        status = bsattn_cuda_malloc(2 * GREETING_SIZE, " for a first message", &memory);
+    }
+    if (status == BSATTN_OK) {
+        status = greet_all(nccl, hops, hop_count, memory, stream);
+    }
+    if (status != BSATTN_OK) {
+        status = bsattn_control_tell_failure(&nccl->control, status);
+        bsattn_nccl_abort(&nccl->comm); /* else freeing waits for a message that never comes */
+    }
+    (void)cudaFree(memory);
+    if (stream != NULL) {
+        (void)cudaStreamDestroy(stream);
+    }
+    return status;
+}
+
+/* Next to each other from the start. */
+static bsattn_status_t connect_ring(nccl_transport_t *nccl)
+{
+    const int hop = 1;
+
+    return (nccl->control.super.ranks > 1) ? nccl_connect(&nccl->control.super, &hop, 1)
+                                           : BSATTN_OK;
+}
+
 /* -------------------------------------------------------------------------------- start and end */
 
 /* Wait for the communicator's end without ending the job if a rank is gone. */
@@ -224,6 +318,7 @@ static void nccl_destroy(bsattn_transport_t *transport)
         finalize(nccl);
     }
     (void)cudaFree(nccl->outbox.memory);
+    free(nccl->connected);
     bsattn_control_free(&nccl->control);
     free(nccl);
 }
@@ -231,6 +326,7 @@ static void nccl_destroy(bsattn_transport_t *transport)
 static const bsattn_transport_ops_t nccl_ops = {
     .name = "nccl",
     .destroy = nccl_destroy,
+    .connect = nccl_connect,
     .prepare = nccl_prepare,
     .release = nccl_release,
     .start = nccl_start,
@@ -322,75 +418,6 @@ static bsattn_status_t join(nccl_transport_t *nccl, const nccl_invitation_t *inv
     return bsattn_nccl_settle(&nccl->comm, "for NCCL to start on all ranks");
 }
 
-enum { GREETING_SIZE = 16 };
-
-/* One small message around the ring: connections are made here, not in the first step, and what
- * does not work is found before anything large is allocated. */
-static bsattn_status_t greet(nccl_transport_t *nccl, char *memory, cudaStream_t stream)
-{
-    const bsattn_transport_t *transport = &nccl->control.super;
-    int ranks = transport->ranks;
-    int rank = transport->first_rank;
-    char *heard = memory + GREETING_SIZE;
-    bsattn_nccl_message_t message = {
-        .rows = memory,
-        .out_bytes = GREETING_SIZE,
-        .to = (rank + 1) % ranks,
-        .base = heard,
-        .in_bytes = GREETING_SIZE,
-        .from = (rank + ranks - 1) % ranks,
-        .what = "for its neighbours to be connected by NCCL",
-    };
-
-    return move(nccl, &message, stream);
-}
-
-typedef struct greeting {
-    nccl_transport_t *nccl;
-    cudaStream_t stream;
-} greeting_t;
-
-/* A network that does not work shows in NCCL's errors, not in the stream. */
-static bsattn_status_t look_at_greeting(void *arg, bool *done_p)
-{
-    const greeting_t *greeting = arg;
-
-    BSATTN_TRY(bsattn_nccl_look(&greeting->nccl->comm, "the first message", done_p));
-    return bsattn_cuda_look(cudaStreamQuery(greeting->stream), "cudaStreamQuery", done_p);
-}
-
-static bsattn_status_t connect_ring(nccl_transport_t *nccl)
-{
-    greeting_t greeting = {.nccl = nccl};
-    char *memory = NULL;
-    bsattn_status_t status;
-
-    if (nccl->control.super.ranks == 1) {
-        return BSATTN_OK;
-    }
-    status = bsattn_cuda_check(cudaStreamCreateWithFlags(&greeting.stream, cudaStreamNonBlocking),
-                               "cudaStreamCreateWithFlags");
-    if (status == BSATTN_OK) {
-        status = bsattn_cuda_malloc(2 * GREETING_SIZE, " for a first message", &memory);
-    }
-    if (status == BSATTN_OK) {
-        status = greet(nccl, memory, greeting.stream);
-    }
-    if (status == BSATTN_OK) {
-        status = bsattn_control_until(&nccl->control, look_at_greeting, &greeting,
-                                      "for its neighbours to be heard by NCCL");
-    }
-    if (status != BSATTN_OK) {
-        status = bsattn_control_tell_failure(&nccl->control, status);
-        bsattn_nccl_abort(&nccl->comm); /* else freeing waits for a message that never comes */
-    }
-    (void)cudaFree(memory);
-    if (greeting.stream != NULL) {
-        (void)cudaStreamDestroy(greeting.stream);
-    }
-    return status;
-}
-
 static bsattn_status_t open_put(nccl_transport_t *nccl)
 {
     bsattn_transport_t *transport = &nccl->control.super;
@@ -400,12 +427,23 @@ static bsattn_status_t open_put(nccl_transport_t *nccl)
     return bsattn_transport_agree(transport, bsattn_nccl_put_open(nccl->put));
 }
 
+static bsattn_status_t nccl_alloc(nccl_transport_t *nccl)
+{
+    nccl->connected = calloc((size_t)nccl->control.super.ranks, sizeof(*nccl->connected));
+    if (nccl->connected == NULL) {
+        return bsattn_fail(BSATTN_ERR_MEMORY, "no memory for the nccl transport");
+    }
+    nccl->connected[0] = true;
+    return BSATTN_OK;
+}
+
 /* Collective, step by step: no rank goes on where another cannot. */
 static bsattn_status_t nccl_init(nccl_transport_t *nccl)
 {
     bsattn_transport_t *transport = &nccl->control.super;
     nccl_invitation_t invitation = {.mode = MODE_AUTO};
 
+    BSATTN_TRY(bsattn_transport_agree(transport, nccl_alloc(nccl)));
     BSATTN_TRY(bsattn_transport_agree(transport, read_mode(&invitation.mode)));
     nccl->version = bsattn_nccl_version();
     BSATTN_TRY(bsattn_transport_agree(

@@ -57,6 +57,12 @@ typedef struct bsattn_transport_ops {
     const char *name;
     void (*destroy)(bsattn_transport_t *transport);
 
+    /** Collective, with the same hops everywhere: make the connections that exchanges with the ranks
+     *  so many places after and before need, so that no execution has to. NULL: nothing to be done.
+     *  @param hops  [hop_count], 0 .. P - 1; 0, and what is connected already, is passed over
+     *  @return BSATTN_OK, BSATTN_ERR_MEMORY or BSATTN_ERR_ENVIRONMENT */
+    bsattn_status_t (*connect)(bsattn_transport_t *transport, const int *hops, int hop_count);
+
     /** Prepare an exchange. @return BSATTN_OK, BSATTN_ERR_MEMORY or BSATTN_ERR_ENVIRONMENT */
     bsattn_status_t (*prepare)(bsattn_transport_t *transport,
                                const bsattn_exchange_params_t *params,
