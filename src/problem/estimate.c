@@ -461,21 +461,6 @@ static void build_free(build_t *build)
     free(build->pairs_of_hop);
 }
 
-/* Whether the ring carries blocks to ranks that do not use them. */
-static bool ring_sends_more(const build_t *build)
-{
-    const way_t *ring = &build->ways[BSATTN_EXCHANGE_RING];
-    int64_t more = 0;
-
-    for (int rank = 0; rank < build->demand->layout.ranks; ++rank) {
-        for (int s = 1; s < ring->route.step_count; ++s) {
-            more += chunk_bytes(build, ring, rank, s);
-        }
-        more -= build->demand->bytes_needed[rank];
-    }
-    return more > 0;
-}
-
 /* --------------------------------------------------------------------------------------- choice */
 
 /* The model's times are good to a few percent at best. */
@@ -508,29 +493,43 @@ static bool direct_is_better(const bsattn_estimate_totals_t *direct,
 {
     double memory = (double)direct->memory_max / (double)ring->memory_max;
 
-    if ((double)direct->bytes_sent > direct_bytes * (double)ring->bytes_sent) {
-        return false;
-    }
     if (direct->time_ms < clearly_faster * ring->time_ms) {
         return memory <= memory_if_faster;
     }
     return (ring->time_ms >= clearly_faster * direct->time_ms) && (memory <= memory_if_as_fast);
 }
 
-/* Have estimates made of the ways that may be the answer. */
+/* Whether owners that send to each user send enough less: they send what is needed. */
+static bool direct_saves(const build_t *build)
+{
+    const way_t *ring = &build->ways[BSATTN_EXCHANGE_RING];
+    int64_t sent = 0;
+    int64_t needed = 0;
+
+    for (int rank = 0; rank < build->demand->layout.ranks; ++rank) {
+        for (int s = 1; s < ring->route.step_count; ++s) {
+            sent += chunk_bytes(build, ring, rank, s);
+        }
+        needed += build->demand->bytes_needed[rank];
+    }
+    return (needed < sent) && ((double)needed <= direct_bytes * (double)sent);
+}
+
+/* Have estimates made of the ways that may be the answer; beside one of the other, the ring's is
+ * wanted whatever it takes. */
 static bsattn_status_t consider(build_t *build, int wanted, double limit_ms)
 {
-    bool choose = (wanted == EXCHANGE_AUTO);
+    bool both = false;
 
-    if (choose || (wanted == BSATTN_EXCHANGE_RING)) {
-        BSATTN_TRY(way_consider(build, BSATTN_EXCHANGE_RING, limit_ms));
-    }
-    if ((choose && (build->demand->used != NULL) && ring_sends_more(build)) ||
-        (wanted == BSATTN_EXCHANGE_DIRECT)) {
+    if ((wanted == BSATTN_EXCHANGE_DIRECT) ||
+        ((wanted == EXCHANGE_AUTO) && (build->demand->used != NULL) && direct_saves(build))) {
         BSATTN_TRY(way_open(build, BSATTN_EXCHANGE_DIRECT));
         BSATTN_TRY(way_consider(build, BSATTN_EXCHANGE_DIRECT, limit_ms));
+        both = (build->ways[BSATTN_EXCHANGE_DIRECT].estimate != NULL);
     }
-    return BSATTN_OK;
+    return (wanted == BSATTN_EXCHANGE_DIRECT)
+               ? BSATTN_OK
+               : way_consider(build, BSATTN_EXCHANGE_RING, both ? INFINITY : limit_ms);
 }
 
 /* The best of the ways looked at; NULL: none was of interest. */
@@ -539,13 +538,10 @@ static way_t *best_way(build_t *build)
     way_t *ring = &build->ways[BSATTN_EXCHANGE_RING];
     way_t *direct = &build->ways[BSATTN_EXCHANGE_DIRECT];
 
-    if (direct->estimate == NULL) {
-        return (ring->estimate == NULL) ? NULL : ring;
+    if ((ring->estimate == NULL) || (direct->estimate == NULL)) {
+        return (ring->estimate != NULL) ? ring : (direct->estimate != NULL) ? direct : NULL;
     }
-    return ((ring->estimate == NULL) ||
-            direct_is_better(&direct->estimate->totals, &ring->estimate->totals))
-               ? direct
-               : ring;
+    return direct_is_better(&direct->estimate->totals, &ring->estimate->totals) ? direct : ring;
 }
 
 /* @param wanted      bsattn_exchange_kind_t or EXCHANGE_AUTO
@@ -612,48 +608,65 @@ static void trial_free(trial_t *trial)
     trial->estimate = NULL;
 }
 
-static bsattn_status_t trial_init(trial_t *trial, const question_t *question, const char *name,
-                                  double limit_ms)
+/* Who needs what under a layout. */
+static bsattn_status_t trial_open(trial_t *trial, const question_t *question, const char *name)
 {
     int64_t spans_max = (question->exchange == BSATTN_EXCHANGE_RING)     ? 0
                         : (question->exchange == BSATTN_EXCHANGE_DIRECT) ? INT64_MAX
                                                                          : spans_for_choice;
-    bsattn_exchange_kind_t kind = BSATTN_EXCHANGE_RING;
     bsattn_layout_t layout;
-    bsattn_status_t status;
 
     *trial = (trial_t){0};
     BSATTN_TRY(bsattn_layout_parse(name, question->pattern->blocks, question->ranks, &layout));
-    BSATTN_TRY(bsattn_demand_init(&trial->demand, question->pattern, &layout,
-                                  question->machine->threads, spans_max));
-    status = compute(&trial->demand, question->machine, question->exchange, limit_ms, &kind,
-                     &trial->estimate);
-    if (status == BSATTN_OK) {
-        status = bsattn_demand_take(&trial->demand, kind);
+    return bsattn_demand_init(&trial->demand, question->pattern, &layout,
+                              question->machine->threads, spans_max);
+}
+
+/* What comes of it. */
+static bsattn_status_t trial_predict(trial_t *trial, const question_t *question, double limit_ms)
+{
+    bsattn_exchange_kind_t kind = BSATTN_EXCHANGE_RING;
+
+    BSATTN_TRY(compute(&trial->demand, question->machine, question->exchange, limit_ms, &kind,
+                       &trial->estimate));
+    return bsattn_demand_take(&trial->demand, kind);
+}
+
+/* Whether another layout cannot be clearly better, though its work were divided evenly and it sent
+ * only what is needed. */
+static bool is_hopeless(const trial_t *other, const trial_t *best)
+{
+    const bsattn_estimate_totals_t *totals = &best->estimate->totals;
+    double attend_ms = 0.0;
+    int64_t needed = 0;
+
+    for (int rank = 0; rank < totals->ranks; ++rank) {
+        attend_ms += best->estimate->ranks[rank].time_attend_ms / totals->ranks;
+        needed += other->demand.bytes_needed[rank];
     }
-    if (status != BSATTN_OK) {
-        trial_free(trial);
-    }
-    return status;
+    return (attend_ms >= clearly_faster * totals->time_ms) && (needed >= totals->bytes_sent);
 }
 
 /* Replace the best trial by another layout's if that is better. */
 static bsattn_status_t try_layout(trial_t *best, const question_t *question, const char *name)
 {
-    double limit_ms;
+    bsattn_status_t status;
     trial_t other;
 
     BSATTN_ASSERT(best->estimate != NULL);
-    limit_ms = best->estimate->totals.time_ms / clearly_faster;
-    BSATTN_TRY(trial_init(&other, question, name, limit_ms));
-    if ((other.estimate != NULL) &&
+    status = trial_open(&other, question, name);
+    if ((status == BSATTN_OK) && !is_hopeless(&other, best)) {
+        double limit_ms = best->estimate->totals.time_ms / clearly_faster;
+        status = trial_predict(&other, question, limit_ms);
+    }
+    if ((status == BSATTN_OK) && (other.estimate != NULL) &&
         clearly_better(&other.estimate->totals, &best->estimate->totals)) {
         trial_t worse = *best;
         *best = other;
         other = worse;
     }
     trial_free(&other);
-    return BSATTN_OK;
+    return status;
 }
 
 static bsattn_status_t parse_exchange(const char *text, int *exchange_p)
@@ -679,19 +692,19 @@ bsattn_status_t bsattn_estimate_choose(const bsattn_pattern_t *pattern, int rank
     const char *layout = (params == NULL) ? NULL : params->layout;
     question_t question = {.pattern = pattern, .machine = machine, .ranks = ranks};
     trial_t best;
-    bsattn_status_t status = BSATTN_OK;
+    bsattn_status_t status;
 
     if (ranks < 1) {
         return bsattn_fail(BSATTN_ERR_INPUT, "ranks %d: must be 1 or more", ranks);
     }
     BSATTN_TRY(parse_exchange((params == NULL) ? NULL : params->exchange, &question.exchange));
-    BSATTN_TRY(trial_init(&best, &question, bsattn_text_is_auto(layout) ? "contiguous" : layout,
-                          INFINITY));
+    status = trial_open(&best, &question, bsattn_text_is_auto(layout) ? "contiguous" : layout);
+    if (status == BSATTN_OK) {
+        status = trial_predict(&best, &question, INFINITY);
+    }
     if (bsattn_text_is_auto(layout) && (ranks > 1)) {
-        status = try_layout(&best, &question, "zigzag");
-        if (status == BSATTN_OK) {
-            status = try_layout(&best, &question, "cyclic");
-        }
+        status = (status == BSATTN_OK) ? try_layout(&best, &question, "zigzag") : status;
+        status = (status == BSATTN_OK) ? try_layout(&best, &question, "cyclic") : status;
     }
     if (status != BSATTN_OK) {
         trial_free(&best);

@@ -336,15 +336,17 @@ static void check_bad_binding(const bsattn_context_params_t *params)
     EXPECT(strstr(bsattn_last_error(), "bind 'core'") != NULL, "%s", bsattn_last_error());
 }
 
-static void check_context(const bsattn_context_params_t *params)
+/* Exchanges take turns, so that each case has both: over this transport and the other, and with one
+ * more rank. */
+static void check_context(const bsattn_context_params_t *params, int turn)
 {
+    static const char *const exchanges[] = {"ring", "direct"};
     bsattn_context_t *context = NULL;
     bsattn_status_t status = bsattn_context_create(params, &context);
 
     EXPECT(status == BSATTN_OK, "%s", bsattn_last_error());
     for (size_t c = 0; c < sizeof(cases) / sizeof(cases[0]); ++c) {
-        check_case(context, &cases[c], "ring");
-        check_case(context, &cases[c], "direct");
+        check_case(context, &cases[c], exchanges[(c + (size_t)turn) % 2]);
     }
     check_properties(context, 1.0f);
     check_properties(context, 1e4f);
@@ -368,13 +370,13 @@ int main(int argc, char **argv)
     params.timeout_s = 60.0;
     params.transport = "mpi";
     params.mpi_comm = &world;
-    check_context(&params);
+    check_context(&params, ranks);
     check_one_bad_rank(&params);
     check_binding(&params, "auto");
     check_binding(&params, "off");
     check_bad_binding(&params);
     params = (bsattn_context_params_t){.transport = "loop", .virtual_ranks = ranks, .threads = 2};
-    check_context(&params);
+    check_context(&params, ranks + 1);
     result = vote("test_ring");
     (void)MPI_Finalize();
     return result;
