@@ -267,7 +267,7 @@ static int32_t larger(int32_t a, int32_t b)
     return (a > b) ? a : b;
 }
 
-static void forget_used(bsattn_demand_t *demand)
+void bsattn_demand_forget_used(bsattn_demand_t *demand)
 {
     int count = demand->kv_class_count * demand->layout.ranks;
 
@@ -284,7 +284,7 @@ static bsattn_status_t keep_used(bsattn_demand_t *demand, build_t *build,
 {
     build->spans_left -= (int64_t)used->count;
     if (build->spans_left < 0) {
-        forget_used(demand);
+        bsattn_demand_forget_used(demand);
     }
     if (demand->used == NULL) {
         return BSATTN_OK;
@@ -498,7 +498,7 @@ bsattn_status_t bsattn_demand_take(bsattn_demand_t *demand, bsattn_exchange_kind
     bsattn_route_free(&demand->route);
     demand->route = route;
     if (kind == BSATTN_EXCHANGE_RING) {
-        forget_used(demand);
+        bsattn_demand_forget_used(demand);
     }
     return BSATTN_OK;
 }
@@ -514,7 +514,7 @@ void bsattn_demand_free(bsattn_demand_t *demand)
     free(demand->far);
     free(demand->bytes_needed);
     free(demand->hop_used);
-    forget_used(demand);
+    bsattn_demand_forget_used(demand);
     bsattn_route_free(&demand->route);
     *demand = (bsattn_demand_t){0};
 }

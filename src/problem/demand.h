@@ -84,6 +84,9 @@ bsattn_status_t bsattn_route_init(bsattn_route_t *route, const bsattn_demand_t *
                                   bsattn_exchange_kind_t kind);
 void bsattn_route_free(bsattn_route_t *route);
 
+/** Free `used`. Schedules cannot be made for DIRECT after that. */
+void bsattn_demand_forget_used(bsattn_demand_t *demand);
+
 /** @return the blocks that a rank's rows touch through the query heads of a kv class */
 const bsattn_spans_t *bsattn_demand_used(const bsattn_demand_t *demand, int kv_class, int rank);
 

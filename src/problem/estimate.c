@@ -192,13 +192,16 @@ static int64_t staging_memory(const build_t *build, const way_t *way, int rank, 
     return build->machine->stages_sends ? largest : 0;
 }
 
-/* Who exchanges along the ring from the start is connected; other distances come to that. */
+/* Neighbours on the ring are connected from the start; other distances come to that. */
 static int64_t connection_memory(const build_t *build, const way_t *way)
 {
+    const bool *connected = build->machine->connected;
+    bool direct = (way->route.kind == BSATTN_EXCHANGE_DIRECT);
     int64_t further = 0;
 
-    for (int s = 0; s < way->route.step_count; ++s) {
-        further += ((way->route.kind == BSATTN_EXCHANGE_DIRECT) && (way->route.hops[s] > 1)) ? 1 : 0;
+    for (int s = 0; direct && (s < way->route.step_count); ++s) {
+        int hop = way->route.hops[s];
+        further += ((connected != NULL) ? connected[hop] : (hop <= 1)) ? 0 : 1;
     }
     return ((build->demand->layout.ranks > 1) ? build->machine->exchange_bytes : 0) +
            further * build->machine->hop_bytes;
@@ -466,8 +469,8 @@ static void build_free(build_t *build)
 /* The model's times are good to a few percent at best. */
 static const double clearly_faster = 0.97;
 
-/* Sets of used blocks are kept for as many spans (16 bytes each) where the ring would do as well. */
-static const int64_t spans_for_choice = INT64_C(64) << 20;
+/* Sets of used blocks are kept for as many spans where the ring would do as well. */
+static const int64_t spans_for_choice = INT64_C(16) << 20;
 
 /* When owners send to each user: rows are then brought together one by one, where chunks of the ring
  * mostly go on whole, so it must save bytes. Of what the ring sends, and of what a rank holds then
@@ -608,18 +611,40 @@ static void trial_free(trial_t *trial)
     trial->estimate = NULL;
 }
 
+/* Spans that there is memory for: arrays grow by doubling, and two layouts are compared. */
+static int64_t spans_that_fit(void)
+{
+    return bsattn_host_memory_available() / (int64_t)(4 * sizeof(bsattn_span_t));
+}
+
+static bsattn_status_t fail_spans(int ranks, int64_t spans_max)
+{
+    char have_text[32];
+
+    return bsattn_fail(BSATTN_ERR_MEMORY,
+                       "out of memory: what each of %d ranks uses of the others' keys, which "
+                       "exchange direct must know, needs more than the %s that are available; "
+                       "take exchange ring",
+                       ranks,
+                       bsattn_text_bytes(have_text, sizeof(have_text),
+                                         (double)spans_max * 4 * sizeof(bsattn_span_t)));
+}
+
 /* Who needs what under a layout. */
 static bsattn_status_t trial_open(trial_t *trial, const question_t *question, const char *name)
 {
-    int64_t spans_max = (question->exchange == BSATTN_EXCHANGE_RING)     ? 0
-                        : (question->exchange == BSATTN_EXCHANGE_DIRECT) ? INT64_MAX
-                                                                         : spans_for_choice;
+    bool direct = (question->exchange == BSATTN_EXCHANGE_DIRECT);
+    int64_t spans_max = direct                                       ? spans_that_fit()
+                        : (question->exchange == BSATTN_EXCHANGE_RING) ? 0
+                                                                     : spans_for_choice;
     bsattn_layout_t layout;
 
     *trial = (trial_t){0};
     BSATTN_TRY(bsattn_layout_parse(name, question->pattern->blocks, question->ranks, &layout));
-    return bsattn_demand_init(&trial->demand, question->pattern, &layout,
-                              question->machine->threads, spans_max);
+    BSATTN_TRY(bsattn_demand_init(&trial->demand, question->pattern, &layout,
+                                  question->machine->threads, spans_max));
+    return (direct && (trial->demand.used == NULL)) ? fail_spans(question->ranks, spans_max)
+                                                    : BSATTN_OK;
 }
 
 /* What comes of it. */

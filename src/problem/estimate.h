@@ -21,7 +21,8 @@ typedef struct bsattn_machine {
     int64_t libraries_bytes;   /**< what libraries hold where the tensors are */
     int64_t exchange_bytes;    /**< what those for the exchange hold beside, with several ranks */
     int64_t hop_bytes;         /**< and that for each further number of places between ranks that
-                                    exchange, the ring's being one */
+                                    exchange */
+    const bool *connected;     /**< [P]: numbers of places that are held already; NULL: 0 and 1 */
     double flops_per_s;        /**< of one rank */
     double flops_f32_per_s;    /**< for fp32 problems; 0: the same */
     double link_bytes_per_s; /**< from a rank to the next */

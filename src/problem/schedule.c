@@ -46,6 +46,8 @@ typedef struct build {
     int32_t *step_range; /* [rows, 2]: first and last step of a row */
     run_list_t forward;
     size_t *forward_first; /* [steps + 1] */
+    run_list_t *used_here; /* [kv_class_count]: rows of a class that a rank uses of this one's, from
+                            * where those of a head begin */
 } build_t;
 
 static bsattn_status_t fail_memory(void)
@@ -88,6 +90,10 @@ static void build_free(build_t *build)
     free(build->step_range);
     free(build->forward.items);
     free(build->forward_first);
+    for (int c = 0; (build->used_here != NULL) && (c < build->demand->kv_class_count); ++c) {
+        free(build->used_here[c].items);
+    }
+    free(build->used_here);
 }
 
 /* ------------------------------------------------------------------------------ runs of one row */
@@ -343,31 +349,44 @@ static bsattn_status_t forward_ring(build_t *build, int step_index, bsattn_step_
     return BSATTN_OK;
 }
 
-/* A user gets what it uses of this rank's blocks. */
-static bsattn_status_t forward_direct(build_t *build, const bsattn_packing_t *outgoing,
-                                      bsattn_step_t *step, int head, size_t joinable)
+/* Find what a rank uses of this one's blocks through one kv class. */
+static bsattn_status_t find_used_here(build_t *build, int kv_class, int user)
 {
     const bsattn_demand_t *demand = build->demand;
-    int c = demand->kv_class_of_head[head];
-    const bsattn_spans_t *used = bsattn_demand_used(demand, c, step->to);
-    const int32_t *place = build->out_place + c * bsattn_layout_count(&demand->layout, build->rank);
-    int block = demand->pattern->problem.block;
+    const bsattn_spans_t *used = bsattn_demand_used(demand, kv_class, user);
+    const int32_t *place =
+        build->out_place + kv_class * bsattn_layout_count(&demand->layout, build->rank);
+    int64_t block = demand->pattern->problem.block;
+    run_list_t *runs = &build->used_here[kv_class];
 
+    runs->count = 0;
     for (size_t s = 0; s < used->count; ++s) {
         bsattn_piece_walk_t walk;
         bsattn_piece_t piece;
 
         bsattn_piece_begin(&walk, &demand->layout, used->items[s]);
         while (bsattn_piece_next(&walk, &piece)) {
-            int64_t tokens =
-                bsattn_demand_slot_tokens(demand, piece.owner, piece.slot, piece.count);
             if (piece.owner == build->rank) {
-                BSATTN_TRY(run_add(&build->forward, joinable,
-                                   outgoing->token_first[head] + (int64_t)place[piece.slot] * block,
-                                   tokens));
-                step->forward_tokens += tokens;
+                BSATTN_TRY(run_add(
+                    runs, 0, place[piece.slot] * block,
+                    bsattn_demand_slot_tokens(demand, piece.owner, piece.slot, piece.count)));
             }
         }
+    }
+    return BSATTN_OK;
+}
+
+/* A user gets what it uses of this rank's blocks. */
+static bsattn_status_t forward_direct(build_t *build, const bsattn_packing_t *outgoing,
+                                      bsattn_step_t *step, int head, size_t joinable)
+{
+    const run_list_t *runs = &build->used_here[build->demand->kv_class_of_head[head]];
+
+    for (size_t r = 0; r < runs->count; ++r) {
+        BSATTN_TRY(run_add(&build->forward, joinable,
+                           outgoing->token_first[head] + runs->items[r].first,
+                           runs->items[r].count));
+        step->forward_tokens += runs->items[r].count;
     }
     return BSATTN_OK;
 }
@@ -385,6 +404,9 @@ static bsattn_status_t collect_forward(build_t *build, const bsattn_schedule_t *
 
     step->to = (build->rank + hops) % ranks;
     step->from = (build->rank + ranks - hops) % ranks;
+    for (int c = 0; !ring && (c < demand->kv_class_count); ++c) {
+        BSATTN_TRY(find_used_here(build, c, step->to));
+    }
     for (int head = 0; head < demand->pattern->problem.heads_kv; ++head) {
         BSATTN_TRY(ring ? forward_ring(build, step_index, step, head, joinable)
                         : forward_direct(build, &schedule->outgoing, step, head, joinable));
@@ -668,8 +690,10 @@ static bsattn_status_t build_alloc(build_t *build, const bsattn_schedule_t *sche
     build->step_range = array_alloc(2 * schedule->rows, sizeof(int32_t));
     build->step_first = array_alloc(schedule->step_count + 2, sizeof(size_t));
     build->forward_first = array_alloc(schedule->step_count + 1, sizeof(size_t));
+    build->used_here = array_alloc(demand->kv_class_count, sizeof(*build->used_here));
     if ((build->place == NULL) || (build->out_place == NULL) || (build->step_range == NULL) ||
-        (build->step_first == NULL) || (build->forward_first == NULL)) {
+        (build->step_first == NULL) || (build->forward_first == NULL) ||
+        (build->used_here == NULL)) {
         return fail_memory();
     }
     return BSATTN_OK;

@@ -214,8 +214,8 @@ static bsattn_status_t check_tensor_memory(const bsattn_plan_t *plan)
     return check_account(context, &account, " for Q, K, V and O alone");
 }
 
-/* What libraries hold is held already. */
-static bsattn_status_t check_memory(const bsattn_plan_t *plan)
+/* @param held  bytes of what was predicted that are held already: by libraries */
+static bsattn_status_t check_memory(const bsattn_plan_t *plan, int64_t held)
 {
     const bsattn_context_t *context = plan->context;
     bool in_host_memory = context->backend->in_host_memory;
@@ -225,7 +225,7 @@ static bsattn_status_t check_memory(const bsattn_plan_t *plan)
     for (int rank = 0; rank < context->transport->ranks; ++rank) {
         const bsattn_memory_t *memory = &bsattn_estimate_rank(plan->estimate, rank)->memory;
         if (in_account(context, rank, in_host_memory)) {
-            account.needed += (double)(memory->total - memory->libraries);
+            account.needed += (double)(memory->total - held);
         }
         if (in_account(context, rank, true)) {
             beside.needed += (double)memory->host;
@@ -249,7 +249,8 @@ static bsattn_status_t find_machine(bsattn_context_t *context, bsattn_machine_t 
     mine.link_bytes_per_s = first.link_bytes_per_s;
     mine.link_latency_s = first.link_latency_s;
     mine.hides_exchange = first.hides_exchange;
-    mine.hop_bytes = (transport->ops->connect != NULL) ? first.hop_bytes : 0;
+    mine.hop_bytes = (transport->connected != NULL) ? mine.hop_bytes : 0;
+    mine.connected = transport->connected;
     /* Ranks of one process read from one another's chunks. */
     mine.stages_sends = mine.stages_sends && (transport->local_count == 1);
     *machine_p = mine;
@@ -266,21 +267,43 @@ static bsattn_status_t plan_predict(bsattn_plan_t *plan, const bsattn_machine_t 
                                   &plan->demand, &plan->estimate);
 }
 
+/* Collective: layout and exchange of rank 0 for all. They may differ where they were chosen, by
+ * what a rank's own threads and libraries hold. */
+static bsattn_status_t follow_first(bsattn_plan_t *plan, const bsattn_machine_t *machine)
+{
+    bsattn_transport_t *transport = plan->context->transport;
+    bsattn_estimate_totals_t first = *bsattn_estimate_totals(plan->estimate);
+    const bsattn_estimate_totals_t *mine = bsattn_estimate_totals(plan->estimate);
+    bsattn_plan_params_t params = {.layout = first.layout, .exchange = first.exchange};
+
+    BSATTN_TRY(transport->ops->broadcast(transport, &first, sizeof(first), 0));
+    if ((strcmp(first.layout, mine->layout) == 0) &&
+        (strcmp(first.exchange, mine->exchange) == 0)) {
+        return BSATTN_OK;
+    }
+    bsattn_estimate_destroy(plan->estimate);
+    plan->estimate = NULL;
+    bsattn_demand_free(&plan->demand);
+    return bsattn_estimate_choose(plan->pattern, transport->ranks, &params, machine, &plan->demand,
+                                  &plan->estimate);
+}
+
 /* Collective: connect the ranks that will exchange, and count what that takes. */
 static bsattn_status_t plan_connect(bsattn_plan_t *plan)
 {
     bsattn_context_t *context = plan->context;
     bsattn_transport_t *transport = context->transport;
     const bsattn_route_t *route = &plan->demand.route;
+    int64_t libraries;
 
     if ((transport->ops->connect == NULL) || (route->kind == BSATTN_EXCHANGE_RING)) {
         return BSATTN_OK;
     }
     BSATTN_TRY(bsattn_context_agree(
         context, transport->ops->connect(transport, route->hops, route->step_count)));
-    bsattn_estimate_set_libraries(plan->estimate,
-                                  context->backend->ops->memory(context->backend).libraries);
-    return BSATTN_OK;
+    libraries = context->backend->ops->memory(context->backend).libraries;
+    bsattn_estimate_set_libraries(plan->estimate, libraries);
+    return bsattn_context_agree(context, check_memory(plan, libraries));
 }
 
 static bsattn_status_t build_works(bsattn_plan_t *plan)
@@ -288,6 +311,7 @@ static bsattn_status_t build_works(bsattn_plan_t *plan)
     for (int i = 0; i < plan->context->transport->local_count; ++i) {
         BSATTN_TRY(local_init(plan, i));
     }
+    bsattn_demand_forget_used(&plan->demand); /* the schedules are made */
     return BSATTN_OK;
 }
 
@@ -356,10 +380,12 @@ bsattn_status_t bsattn_plan_create(bsattn_context_t *context, const bsattn_probl
     }
     status = bsattn_context_agree(context, status);
     if (status == BSATTN_OK) {
-        status = plan_connect(plan);
+        status = follow_first(plan, &machine);
+        status = (status == BSATTN_OK) ? check_memory(plan, machine.libraries_bytes) : status;
+        status = bsattn_context_agree(context, status);
     }
     if (status == BSATTN_OK) {
-        status = bsattn_context_agree(context, check_memory(plan));
+        status = plan_connect(plan);
     }
     if (status == BSATTN_OK) {
         status = plan_build(plan);

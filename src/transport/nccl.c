@@ -21,7 +21,6 @@ typedef struct nccl_transport {
     int version;
     bsattn_outbox_t outbox;
     bsattn_nccl_put_t *put; /* NULL: by ncclSend and ncclRecv */
-    bool *connected;        /* [P] with the ranks so many places after and before */
 } nccl_transport_t;
 
 typedef struct nccl_exchange {
@@ -237,11 +236,11 @@ static bsattn_status_t greet_all(nccl_transport_t *nccl, const int *hops, int ho
     greeting_t greeting = {.nccl = nccl, .stream = stream};
 
     for (int i = 0; i < hop_count; ++i) {
-        if (!nccl->connected[hops[i]]) {
+        if (!nccl->control.super.connected[hops[i]]) {
             BSATTN_TRY(greet(nccl, hops[i], memory, stream));
             BSATTN_TRY(bsattn_control_until(&nccl->control, look_at_greeting, &greeting,
                                             "for its peers to be heard by NCCL"));
-            nccl->connected[hops[i]] = true;
+            nccl->control.super.connected[hops[i]] = true;
         }
     }
     return BSATTN_OK;
@@ -318,7 +317,7 @@ static void nccl_destroy(bsattn_transport_t *transport)
         finalize(nccl);
     }
     (void)cudaFree(nccl->outbox.memory);
-    free(nccl->connected);
+    free(transport->connected);
     bsattn_control_free(&nccl->control);
     free(nccl);
 }
@@ -427,13 +426,13 @@ static bsattn_status_t open_put(nccl_transport_t *nccl)
     return bsattn_transport_agree(transport, bsattn_nccl_put_open(nccl->put));
 }
 
-static bsattn_status_t nccl_alloc(nccl_transport_t *nccl)
+static bsattn_status_t nccl_alloc(bsattn_transport_t *transport)
 {
-    nccl->connected = calloc((size_t)nccl->control.super.ranks, sizeof(*nccl->connected));
-    if (nccl->connected == NULL) {
+    transport->connected = calloc((size_t)transport->ranks, sizeof(*transport->connected));
+    if (transport->connected == NULL) {
         return bsattn_fail(BSATTN_ERR_MEMORY, "no memory for the nccl transport");
     }
-    nccl->connected[0] = true;
+    transport->connected[0] = true;
     return BSATTN_OK;
 }
 
@@ -443,7 +442,7 @@ static bsattn_status_t nccl_init(nccl_transport_t *nccl)
     bsattn_transport_t *transport = &nccl->control.super;
     nccl_invitation_t invitation = {.mode = MODE_AUTO};
 
-    BSATTN_TRY(bsattn_transport_agree(transport, nccl_alloc(nccl)));
+    BSATTN_TRY(bsattn_transport_agree(transport, nccl_alloc(transport)));
     BSATTN_TRY(bsattn_transport_agree(transport, read_mode(&invitation.mode)));
     nccl->version = bsattn_nccl_version();
     BSATTN_TRY(bsattn_transport_agree(

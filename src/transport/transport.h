@@ -58,7 +58,8 @@ typedef struct bsattn_transport_ops {
     void (*destroy)(bsattn_transport_t *transport);
 
     /** Collective, with the same hops everywhere: make the connections that exchanges with the ranks
-     *  so many places after and before need, so that no execution has to. NULL: nothing to be done.
+     *  so many places after and before need, so that no execution has to. NULL, like
+     *  connected: nothing to be done.
      *  @param hops  [hop_count], 0 .. P - 1; 0, and what is connected already, is passed over
      *  @return BSATTN_OK, BSATTN_ERR_MEMORY or BSATTN_ERR_ENVIRONMENT */
     bsattn_status_t (*connect)(bsattn_transport_t *transport, const int *hops, int hop_count);
@@ -111,6 +112,8 @@ struct bsattn_transport {
     int local_count;
     int first_rank;
     const char *way; /**< nccl, mpi: how it moves chunks on GPUs, and why so; NULL: in one way */
+    bool *connected; /**< [P]: with the ranks so many places after and before; owned. NULL: there is
+                          nothing to connect */
     bsattn_outcome_t *outcomes; /**< [P + local_count], for agreeing; owned */
 };
 

@@ -67,6 +67,16 @@ class Disagreement(CommandTest):
                             "OMP_NUM_THREADS=2", COMMAND, *problem], timeout=60)
         self.assertEqual(done.returncode, 0, done.told)
 
+    def test_ranks_of_different_need(self):
+        """Exchanges are compared by what a rank holds, and here ranks would choose different ones."""
+        problem = ["run", "--backend", "cpu", "--seq", "4K", "--layout", "contiguous", "--pattern", "local(window=384)", "--head-dim", "64",
+                   "--dtype", "f32", "--timeout", "20", "-n", "1", "-w", "0"]
+        for threads, exchange in ((("1", "32"), "ring"), (("32", "1"), "direct")):
+            few, many = ([NUMPROC_FLAG, "2", "env", f"OMP_NUM_THREADS={count}", COMMAND, *problem] for count in threads)
+            done = self.launch([MPIEXEC, *few, ":", *many], timeout=60)
+            self.assertEqual(done.returncode, 0, done.told)
+            self.assertIn(f"exchange {exchange},", done.stdout, done.told)
+
     def test_one_rank_without_the_kernels_asked_for(self):
         done = self.launch([MPIEXEC, NUMPROC_FLAG, "1", COMMAND, "run", *SMALL, ":", NUMPROC_FLAG, "1", "env", "BSATTN_ISA=none", COMMAND,
                             "run", *SMALL], timeout=60)

@@ -103,6 +103,10 @@ class Records(CommandTest):
                 plan = self.record("plan", "--ranks", str(ranks), "--seq", "256K", "--pattern", pattern,
                                    "--layout", "contiguous")["plan"]
                 self.assertEqual((plan["exchange"], plan["steps"]), (exchange, steps))
+        # Faster, but for connections to 511 ranks at a time when the layout is open too.
+        many = ["plan", "--ranks", "512", "--seq", "1M", "--causal", "--backend", "cuda", "--pattern", "random(blocks=8,seed=3)"]
+        ring, chosen = (self.record(*many, "--exchange", exchange)["plan"] for exchange in ("ring", "auto"))
+        self.assertLessEqual(chosen["memory_predicted_max"], 2 * ring["memory_predicted_max"])
 
     def test_table(self):
         for arguments in (["run", *SMALL], ["verify", "-n", "5"], ["plan", "--ranks", "64", "--seq", "1M"]):

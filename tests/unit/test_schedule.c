@@ -494,6 +494,31 @@ static void every_pair_once_and_nothing_in_vain(void **state)
     }
 }
 
+/* Sets of used blocks are kept whole or not at all, and the ring can do without. */
+static void too_many_spans_are_forgotten(void **state)
+{
+    static const int64_t limits[] = {0, 1, 3, INT64_MAX};
+    bsattn_problem_t problem;
+    bsattn_pattern_t *pattern;
+    bsattn_layout_t layout;
+
+    (void)state;
+    bsattn_problem_init(&problem);
+    problem.seq_len = 4096;
+    assert_int_equal(bsattn_pattern_create("dilated(rates=1:7)", &problem, &pattern), 0);
+    assert_int_equal(bsattn_layout_parse("contiguous", pattern->blocks, 4, &layout), 0);
+    for (size_t i = 0; i < sizeof(limits) / sizeof(limits[0]); ++i) {
+        bsattn_demand_t demand;
+        assert_int_equal(bsattn_demand_init(&demand, pattern, &layout, 2, limits[i]), 0);
+        assert_int_equal(demand.used != NULL, limits[i] == INT64_MAX);
+        assert_int_equal(demand.route.kind, BSATTN_EXCHANGE_RING);
+        assert_int_equal(demand.route.step_count, 4);
+        assert_true(demand.hop_used[1] && !demand.hop_used[2] && demand.hop_used[3]);
+        bsattn_demand_free(&demand);
+    }
+    bsattn_pattern_destroy(pattern);
+}
+
 static void layouts_are_one_to_one(void **state)
 {
     static const int64_t counts[] = {1, 2, 5, 16, 97};
@@ -547,6 +572,7 @@ int main(void)
         cmocka_unit_test(layouts_are_one_to_one),
         cmocka_unit_test(bad_layouts_are_refused),
         cmocka_unit_test(every_pair_once_and_nothing_in_vain),
+        cmocka_unit_test(too_many_spans_are_forgotten),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
