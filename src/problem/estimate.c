@@ -28,6 +28,12 @@ typedef struct build {
     double *pairs_of_hop;     /* [threads, P] */
 } build_t;
 
+/* The model's times are good to a few percent at best. */
+bool bsattn_clearly_faster(double a_ms, double b_ms)
+{
+    return a_ms < 0.97 * b_ms;
+}
+
 static bsattn_status_t fail_memory(void)
 {
     return bsattn_fail(BSATTN_ERR_MEMORY, "no memory for the estimate of a job");
@@ -267,7 +273,7 @@ static void predict_time(const build_t *build, const way_t *way, int rank,
     }
 }
 
-/* Whether some rank's exchanges alone, with nothing to compute, take longer. */
+/* Whether some rank's exchanges alone, with nothing to compute, clearly take longer. */
 static bool exchange_exceeds(const build_t *build, const way_t *way, double limit_ms)
 {
     int ranks = build->demand->layout.ranks;
@@ -276,7 +282,7 @@ static bool exchange_exceeds(const build_t *build, const way_t *way, double limi
     for (int rank = 0; !exceeds && (rank < ranks); ++rank) {
         bsattn_rank_estimate_t idle = {0};
         predict_time(build, way, rank, build->pairs_of_hop, &idle);
-        exceeds = (idle.time_total_ms > limit_ms);
+        exceeds = bsattn_clearly_faster(limit_ms, idle.time_total_ms);
     }
     return exceeds;
 }
@@ -464,13 +470,7 @@ static void build_free(build_t *build)
     free(build->pairs_of_hop);
 }
 
-/* --------------------------------------------------------------------------------------- choice */
-
-/* The model's times are good to a few percent at best. */
-static const double clearly_faster = 0.97;
-
-/* Sets of used blocks are kept for as many spans where the ring would do as well. */
-static const int64_t spans_for_choice = INT64_C(16) << 20;
+/* ---------------------------------------------------------------------------- choice of exchange */
 
 /* When owners send to each user: rows are then brought together one by one, where chunks of the ring
  * mostly go on whole, so it must save bytes. Of what the ring sends, and of what a rank holds then
@@ -479,27 +479,15 @@ static const double direct_bytes = 0.75;
 static const double memory_if_faster = 2.0;
 static const double memory_if_as_fast = 1.05;
 
-/* An exchange, or the better one. */
-enum { EXCHANGE_AUTO = BSATTN_EXCHANGE_COUNT };
-
-/* Faster by more than the model may be wrong about, or else sending less. */
-static bool clearly_better(const bsattn_estimate_totals_t *a, const bsattn_estimate_totals_t *b)
-{
-    if (a->time_ms < clearly_faster * b->time_ms) {
-        return true;
-    }
-    return (b->time_ms >= clearly_faster * a->time_ms) && (a->bytes_sent < b->bytes_sent);
-}
-
 static bool direct_is_better(const bsattn_estimate_totals_t *direct,
                              const bsattn_estimate_totals_t *ring)
 {
     double memory = (double)direct->memory_max / (double)ring->memory_max;
 
-    if (direct->time_ms < clearly_faster * ring->time_ms) {
+    if (bsattn_clearly_faster(direct->time_ms, ring->time_ms)) {
         return memory <= memory_if_faster;
     }
-    return (ring->time_ms >= clearly_faster * direct->time_ms) && (memory <= memory_if_as_fast);
+    return !bsattn_clearly_faster(ring->time_ms, direct->time_ms) && (memory <= memory_if_as_fast);
 }
 
 /* Whether owners that send to each user send enough less: they send what is needed. */
@@ -525,7 +513,7 @@ static bsattn_status_t consider(build_t *build, int wanted, double limit_ms)
     bool both = false;
 
     if ((wanted == BSATTN_EXCHANGE_DIRECT) ||
-        ((wanted == EXCHANGE_AUTO) && (build->demand->used != NULL) && direct_saves(build))) {
+        ((wanted == BSATTN_EXCHANGE_AUTO) && (build->demand->used != NULL) && direct_saves(build))) {
         BSATTN_TRY(way_open(build, BSATTN_EXCHANGE_DIRECT));
         BSATTN_TRY(way_consider(build, BSATTN_EXCHANGE_DIRECT, limit_ms));
         both = (build->ways[BSATTN_EXCHANGE_DIRECT].estimate != NULL);
@@ -547,13 +535,9 @@ static way_t *best_way(build_t *build)
     return direct_is_better(&direct->estimate->totals, &ring->estimate->totals) ? direct : ring;
 }
 
-/* @param wanted      bsattn_exchange_kind_t or EXCHANGE_AUTO
- * @param limit_ms    of interest only if it does not take longer
- * @param kind_p      receives what it is an estimate of
- * @param estimate_p  receives NULL if it clearly does take longer */
-static bsattn_status_t compute(const bsattn_demand_t *demand, const bsattn_machine_t *machine,
-                               int wanted, double limit_ms, bsattn_exchange_kind_t *kind_p,
-                               bsattn_estimate_t **estimate_p)
+bsattn_status_t bsattn_estimate_best(const bsattn_demand_t *demand, const bsattn_machine_t *machine,
+                                     int wanted, double limit_ms, bsattn_exchange_kind_t *kind_p,
+                                     bsattn_estimate_t **estimate_p)
 {
     build_t build = {.demand = demand, .machine = machine};
     bsattn_status_t status = build_init(&build);
@@ -587,155 +571,5 @@ bsattn_status_t bsattn_estimate_compute(const bsattn_demand_t *demand,
 {
     bsattn_exchange_kind_t kind;
 
-    return compute(demand, machine, demand->route.kind, INFINITY, &kind, estimate_p);
-}
-
-/* A layout tried, with the better exchange for it. */
-typedef struct trial {
-    bsattn_demand_t demand;
-    bsattn_estimate_t *estimate; /* NULL: given up, clearly slower than another */
-} trial_t;
-
-/* What is asked for, and of what. */
-typedef struct question {
-    const bsattn_pattern_t *pattern;
-    const bsattn_machine_t *machine;
-    int ranks;
-    int exchange; /* bsattn_exchange_kind_t or EXCHANGE_AUTO */
-} question_t;
-
-static void trial_free(trial_t *trial)
-{
-    bsattn_demand_free(&trial->demand);
-    bsattn_estimate_destroy(trial->estimate);
-    trial->estimate = NULL;
-}
-
-/* Spans that there is memory for: arrays grow by doubling, and two layouts are compared. */
-static int64_t spans_that_fit(void)
-{
-    return bsattn_host_memory_available() / (int64_t)(4 * sizeof(bsattn_span_t));
-}
-
-static bsattn_status_t fail_spans(int ranks, int64_t spans_max)
-{
-    char have_text[32];
-
-    return bsattn_fail(BSATTN_ERR_MEMORY,
-                       "out of memory: what each of %d ranks uses of the others' keys, which "
-                       "exchange direct must know, needs more than the %s that are available; "
-                       "take exchange ring",
-                       ranks,
-                       bsattn_text_bytes(have_text, sizeof(have_text),
-                                         (double)spans_max * 4 * sizeof(bsattn_span_t)));
-}
-
-/* Who needs what under a layout. */
-static bsattn_status_t trial_open(trial_t *trial, const question_t *question, const char *name)
-{
-    bool direct = (question->exchange == BSATTN_EXCHANGE_DIRECT);
-    int64_t spans_max = direct                                       ? spans_that_fit()
-                        : (question->exchange == BSATTN_EXCHANGE_RING) ? 0
-                                                                     : spans_for_choice;
-    bsattn_layout_t layout;
-
-    *trial = (trial_t){0};
-    BSATTN_TRY(bsattn_layout_parse(name, question->pattern->blocks, question->ranks, &layout));
-    BSATTN_TRY(bsattn_demand_init(&trial->demand, question->pattern, &layout,
-                                  question->machine->threads, spans_max));
-    return (direct && (trial->demand.used == NULL)) ? fail_spans(question->ranks, spans_max)
-                                                    : BSATTN_OK;
-}
-
-/* What comes of it. */
-static bsattn_status_t trial_predict(trial_t *trial, const question_t *question, double limit_ms)
-{
-    bsattn_exchange_kind_t kind = BSATTN_EXCHANGE_RING;
-
-    BSATTN_TRY(compute(&trial->demand, question->machine, question->exchange, limit_ms, &kind,
-                       &trial->estimate));
-    return bsattn_demand_take(&trial->demand, kind);
-}
-
-/* Whether another layout cannot be clearly better, though its work were divided evenly and it sent
- * only what is needed. */
-static bool is_hopeless(const trial_t *other, const trial_t *best)
-{
-    const bsattn_estimate_totals_t *totals = &best->estimate->totals;
-    double attend_ms = 0.0;
-    int64_t needed = 0;
-
-    for (int rank = 0; rank < totals->ranks; ++rank) {
-        attend_ms += best->estimate->ranks[rank].time_attend_ms / totals->ranks;
-        needed += other->demand.bytes_needed[rank];
-    }
-    return (attend_ms >= clearly_faster * totals->time_ms) && (needed >= totals->bytes_sent);
-}
-
-/* Replace the best trial by another layout's if that is better. */
-static bsattn_status_t try_layout(trial_t *best, const question_t *question, const char *name)
-{
-    bsattn_status_t status;
-    trial_t other;
-
-    BSATTN_ASSERT(best->estimate != NULL);
-    status = trial_open(&other, question, name);
-    if ((status == BSATTN_OK) && !is_hopeless(&other, best)) {
-        double limit_ms = best->estimate->totals.time_ms / clearly_faster;
-        status = trial_predict(&other, question, limit_ms);
-    }
-    if ((status == BSATTN_OK) && (other.estimate != NULL) &&
-        clearly_better(&other.estimate->totals, &best->estimate->totals)) {
-        trial_t worse = *best;
-        *best = other;
-        other = worse;
-    }
-    trial_free(&other);
-    return status;
-}
-
-static bsattn_status_t parse_exchange(const char *text, int *exchange_p)
-{
-    *exchange_p = EXCHANGE_AUTO;
-    if (bsattn_text_is_auto(text)) {
-        return BSATTN_OK;
-    }
-    for (int kind = 0; kind < BSATTN_EXCHANGE_COUNT; ++kind) {
-        if (strcmp(text, bsattn_exchange_names[kind]) == 0) {
-            *exchange_p = kind;
-            return BSATTN_OK;
-        }
-    }
-    return bsattn_fail(BSATTN_ERR_INPUT, "exchange '%s': must be auto, ring or direct", text);
-}
-
-bsattn_status_t bsattn_estimate_choose(const bsattn_pattern_t *pattern, int ranks,
-                                       const bsattn_plan_params_t *params,
-                                       const bsattn_machine_t *machine, bsattn_demand_t *demand_p,
-                                       bsattn_estimate_t **estimate_p)
-{
-    const char *layout = (params == NULL) ? NULL : params->layout;
-    question_t question = {.pattern = pattern, .machine = machine, .ranks = ranks};
-    trial_t best;
-    bsattn_status_t status;
-
-    if (ranks < 1) {
-        return bsattn_fail(BSATTN_ERR_INPUT, "ranks %d: must be 1 or more", ranks);
-    }
-    BSATTN_TRY(parse_exchange((params == NULL) ? NULL : params->exchange, &question.exchange));
-    status = trial_open(&best, &question, bsattn_text_is_auto(layout) ? "contiguous" : layout);
-    if (status == BSATTN_OK) {
-        status = trial_predict(&best, &question, INFINITY);
-    }
-    if (bsattn_text_is_auto(layout) && (ranks > 1)) {
-        status = (status == BSATTN_OK) ? try_layout(&best, &question, "zigzag") : status;
-        status = (status == BSATTN_OK) ? try_layout(&best, &question, "cyclic") : status;
-    }
-    if (status != BSATTN_OK) {
-        trial_free(&best);
-        return status;
-    }
-    *demand_p = best.demand;
-    *estimate_p = best.estimate;
-    return BSATTN_OK;
+    return bsattn_estimate_best(demand, machine, (int)demand->route.kind, INFINITY, &kind, estimate_p);
 }

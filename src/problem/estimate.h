@@ -41,6 +41,23 @@ bsattn_status_t bsattn_estimate_compute(const bsattn_demand_t *demand,
                                         const bsattn_machine_t *machine,
                                         bsattn_estimate_t **estimate_p);
 
+/** An exchange that is still to be chosen. */
+enum { BSATTN_EXCHANGE_AUTO = BSATTN_EXCHANGE_COUNT };
+
+/** Predict for an exchange or for the better one.
+ *  @param wanted      bsattn_exchange_kind_t, DIRECT only if the demand has `used`, or
+ *                     BSATTN_EXCHANGE_AUTO
+ *  @param limit_ms    of interest unless it clearly takes longer
+ *  @param kind_p      receives what it is an estimate of
+ *  @param estimate_p  receives NULL if it clearly takes longer
+ *  @return BSATTN_OK or BSATTN_ERR_MEMORY */
+bsattn_status_t bsattn_estimate_best(const bsattn_demand_t *demand, const bsattn_machine_t *machine,
+                                     int wanted, double limit_ms, bsattn_exchange_kind_t *kind_p,
+                                     bsattn_estimate_t **estimate_p);
+
+/** @return whether a modelled time is shorter by more than the model may be wrong about */
+bool bsattn_clearly_faster(double a_ms, double b_ms);
+
 /** Choose a layout ("auto": the fastest; where the model cannot tell, the one that sends least;
  *  contiguous where equal) and an exchange ("auto": direct where it sends at most three quarters
  *  of what the ring would and is clearly faster holding at most twice as much, or as fast holding at
