@@ -61,9 +61,9 @@ static bsattn_status_t fail_spans(int ranks, int64_t spans_max)
 static bsattn_status_t trial_open(trial_t *trial, const question_t *question, const char *name)
 {
     bool direct = (question->exchange == BSATTN_EXCHANGE_DIRECT);
-    int64_t spans_max = direct                                       ? spans_that_fit()
+    int64_t spans_max = direct                                         ? spans_that_fit()
                         : (question->exchange == BSATTN_EXCHANGE_RING) ? 0
-                                                                     : spans_for_choice;
+                                                                       : spans_for_choice;
     bsattn_layout_t layout;
 
     *trial = (trial_t){0};
@@ -77,11 +77,11 @@ static bsattn_status_t trial_open(trial_t *trial, const question_t *question, co
 /* What comes of it. */
 static bsattn_status_t trial_predict(trial_t *trial, const question_t *question, double limit_ms)
 {
-    bsattn_exchange_kind_t kind = BSATTN_EXCHANGE_RING;
-
-    BSATTN_TRY(bsattn_estimate_best(&trial->demand, question->machine, question->exchange, limit_ms, &kind,
-                       &trial->estimate));
-    return bsattn_demand_take(&trial->demand, kind);
+    BSATTN_TRY(bsattn_estimate_best(&trial->demand, question->machine, question->exchange, limit_ms,
+                                    &trial->estimate));
+    return (trial->estimate == NULL)
+               ? BSATTN_OK
+               : bsattn_demand_take(&trial->demand, trial->estimate->exchange);
 }
 
 /* Whether another layout cannot be clearly better, though its work were divided evenly and it sent

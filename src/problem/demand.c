@@ -278,6 +278,11 @@ void bsattn_demand_forget_used(bsattn_demand_t *demand)
     demand->used = NULL;
 }
 
+static bsattn_spans_t *used_of(const bsattn_demand_t *demand, int kv_class, int rank)
+{
+    return &demand->used[(size_t)kv_class * (size_t)demand->layout.ranks + (size_t)rank];
+}
+
 /* Keep what a rank uses, or forget all where that would be too much. */
 static bsattn_status_t keep_used(bsattn_demand_t *demand, build_t *build,
                                  const bsattn_spans_t *used, int kv_class, int rank)
@@ -289,8 +294,7 @@ static bsattn_status_t keep_used(bsattn_demand_t *demand, build_t *build,
     if (demand->used == NULL) {
         return BSATTN_OK;
     }
-    return bsattn_spans_append(
-        &demand->used[(size_t)kv_class * (size_t)demand->layout.ranks + (size_t)rank], used);
+    return bsattn_spans_append(used_of(demand, kv_class, rank), used);
 }
 
 /* Note what a rank uses, owner by owner: a few blocks at once in far, more to be brought in order. */
@@ -455,7 +459,7 @@ const char *const bsattn_exchange_names[BSATTN_EXCHANGE_COUNT] = {"ring", "direc
 
 const bsattn_spans_t *bsattn_demand_used(const bsattn_demand_t *demand, int kv_class, int rank)
 {
-    return &demand->used[(size_t)kv_class * (size_t)demand->layout.ranks + (size_t)rank];
+    return used_of(demand, kv_class, rank);
 }
 
 bsattn_status_t bsattn_route_init(bsattn_route_t *route, const bsattn_demand_t *demand,

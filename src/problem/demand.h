@@ -78,7 +78,7 @@ void bsattn_demand_free(bsattn_demand_t *demand);
  *  @return BSATTN_OK or BSATTN_ERR_MEMORY */
 bsattn_status_t bsattn_demand_take(bsattn_demand_t *demand, bsattn_exchange_kind_t kind);
 
-/** The steps of an exchange under a demand. DIRECT wants `used`.
+/** The steps of an exchange under a demand.
  *  @return BSATTN_OK or BSATTN_ERR_MEMORY; release with bsattn_route_free() */
 bsattn_status_t bsattn_route_init(bsattn_route_t *route, const bsattn_demand_t *demand,
                                   bsattn_exchange_kind_t kind);

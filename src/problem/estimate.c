@@ -340,15 +340,13 @@ static double imbalance(const bsattn_estimate_t *estimate)
 
 void bsattn_estimate_set_libraries(bsattn_estimate_t *estimate, int64_t bytes)
 {
-    estimate->totals.memory_max = 0;
+    int64_t more = bytes - estimate->ranks[0].memory.libraries; /* the same for all */
+
     for (int rank = 0; rank < estimate->totals.ranks; ++rank) {
-        bsattn_memory_t *memory = &estimate->ranks[rank].memory;
-        memory->total += bytes - memory->libraries;
-        memory->libraries = bytes;
-        if (memory->total > estimate->totals.memory_max) {
-            estimate->totals.memory_max = memory->total;
-        }
+        estimate->ranks[rank].memory.libraries += more;
+        estimate->ranks[rank].memory.total += more;
     }
+    estimate->totals.memory_max += more;
 }
 
 static void sum_up(bsattn_estimate_t *estimate)
@@ -427,6 +425,7 @@ static bsattn_status_t way_consider(build_t *build, bsattn_exchange_kind_t kind,
     if (way->estimate == NULL) {
         return fail_memory();
     }
+    way->estimate->exchange = kind;
     totals = &way->estimate->totals;
     totals->ranks = build->demand->layout.ranks;
     totals->steps = way->route.step_count;
@@ -536,8 +535,7 @@ static way_t *best_way(build_t *build)
 }
 
 bsattn_status_t bsattn_estimate_best(const bsattn_demand_t *demand, const bsattn_machine_t *machine,
-                                     int wanted, double limit_ms, bsattn_exchange_kind_t *kind_p,
-                                     bsattn_estimate_t **estimate_p)
+                                     int wanted, double limit_ms, bsattn_estimate_t **estimate_p)
 {
     build_t build = {.demand = demand, .machine = machine};
     bsattn_status_t status = build_init(&build);
@@ -557,7 +555,6 @@ bsattn_status_t bsattn_estimate_best(const bsattn_demand_t *demand, const bsattn
     }
     best = best_way(&build);
     if ((status == BSATTN_OK) && (best != NULL)) {
-        *kind_p = best->route.kind;
         *estimate_p = best->estimate;
         best->estimate = NULL;
     }
@@ -569,7 +566,5 @@ bsattn_status_t bsattn_estimate_compute(const bsattn_demand_t *demand,
                                         const bsattn_machine_t *machine,
                                         bsattn_estimate_t **estimate_p)
 {
-    bsattn_exchange_kind_t kind;
-
-    return bsattn_estimate_best(demand, machine, (int)demand->route.kind, INFINITY, &kind, estimate_p);
+    return bsattn_estimate_best(demand, machine, (int)demand->route.kind, INFINITY, estimate_p);
 }

@@ -31,6 +31,7 @@ typedef struct bsattn_machine {
 } bsattn_machine_t;
 
 struct bsattn_estimate {
+    bsattn_exchange_kind_t exchange; /**< that totals.exchange names */
     bsattn_estimate_totals_t totals;
     bsattn_rank_estimate_t *ranks; /**< [totals.ranks] */
 };
@@ -48,12 +49,10 @@ enum { BSATTN_EXCHANGE_AUTO = BSATTN_EXCHANGE_COUNT };
  *  @param wanted      bsattn_exchange_kind_t, DIRECT only if the demand has `used`, or
  *                     BSATTN_EXCHANGE_AUTO
  *  @param limit_ms    of interest unless it clearly takes longer
- *  @param kind_p      receives what it is an estimate of
  *  @param estimate_p  receives NULL if it clearly takes longer
  *  @return BSATTN_OK or BSATTN_ERR_MEMORY */
 bsattn_status_t bsattn_estimate_best(const bsattn_demand_t *demand, const bsattn_machine_t *machine,
-                                     int wanted, double limit_ms, bsattn_exchange_kind_t *kind_p,
-                                     bsattn_estimate_t **estimate_p);
+                                     int wanted, double limit_ms, bsattn_estimate_t **estimate_p);
 
 /** @return whether a modelled time is shorter by more than the model may be wrong about */
 bool bsattn_clearly_faster(double a_ms, double b_ms);

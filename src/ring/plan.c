@@ -235,8 +235,8 @@ static bsattn_status_t check_memory(const bsattn_plan_t *plan, int64_t held)
     return check_account(context, &beside, " for the schedules");
 }
 
-/* What a rank computes with, as the estimate wants it. Collective: layouts are compared by the speed
- * of the machine, and ranks that differ in theirs must not differ in the layout. */
+/* What a rank computes with, as the estimate wants it. Collective: rates are rank 0's, so that ranks
+ * that differ in theirs predict the same times and rarely choose differently. */
 static bsattn_status_t find_machine(bsattn_context_t *context, bsattn_machine_t *machine_p)
 {
     bsattn_transport_t *transport = context->transport;

@@ -97,9 +97,12 @@ class Disagreement(CommandTest):
 
     def test_output_that_cannot_be_written(self):
         """Every rank ends with the exit code of the one that found out."""
-        # The shells succeed: a launcher ends the others when the first fails, before they can tell.
         script = 'code=0; "$0" "$@" >/dev/full || code=$?; echo "exit code $code" >&2'
-        done = self.launch([MPIEXEC, NUMPROC_FLAG, "2", "sh", "-c", script, COMMAND, "run", *SMALL])
+        shells = [MPIEXEC, NUMPROC_FLAG, "2", "sh", "-c"]
+        failing = self.launch([*shells, f'{script}; exit "$code"', COMMAND, "run", *SMALL])
+        self.assertEqual(failing.returncode, FILE, failing.told)
+        # Shells that succeed: a launcher ends the others when the first fails, before they can tell.
+        done = self.launch([*shells, script, COMMAND, "run", *SMALL])
         self.assertEqual(done.returncode, 0, done.told)
         self.assertEqual(done.stderr.count(f"exit code {FILE}"), 2, done.told)
         self.assertEqual(done.stderr.count("cannot write standard output"), 1, done.told)

@@ -336,17 +336,19 @@ static void check_bad_binding(const bsattn_context_params_t *params)
     EXPECT(strstr(bsattn_last_error(), "bind 'core'") != NULL, "%s", bsattn_last_error());
 }
 
-/* Exchanges take turns, so that each case has both: over this transport and the other, and with one
- * more rank. */
+/* Every case over the ring, and every other one directly: the others over the other transport, and
+ * with one more rank. */
 static void check_context(const bsattn_context_params_t *params, int turn)
 {
-    static const char *const exchanges[] = {"ring", "direct"};
     bsattn_context_t *context = NULL;
     bsattn_status_t status = bsattn_context_create(params, &context);
 
     EXPECT(status == BSATTN_OK, "%s", bsattn_last_error());
     for (size_t c = 0; c < sizeof(cases) / sizeof(cases[0]); ++c) {
-        check_case(context, &cases[c], exchanges[(c + (size_t)turn) % 2]);
+        check_case(context, &cases[c], "ring");
+        if ((c + (size_t)turn) % 2 == 0) {
+            check_case(context, &cases[c], "direct");
+        }
     }
     check_properties(context, 1.0f);
     check_properties(context, 1e4f);

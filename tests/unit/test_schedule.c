@@ -157,11 +157,11 @@ static void pack_own(world_t *world, int rank)
 static bool may_be_here(const world_t *world, int rank, int s, int head, int64_t block)
 {
     int origin = world->schedules[rank].steps[s].origin;
-    int last = (is_direct(world) && (s > 0)) ? 1 : world->ranks;
-    int first = (origin == rank) ? 0 : (rank - origin + world->ranks) % world->ranks;
+    int first = (rank - origin + world->ranks) % world->ranks;
+    int end = (is_direct(world) && (s > 0)) ? first + 1 : world->ranks;
     bool wanted = false;
 
-    for (int h = first; (h < first + last) && (is_direct(world) || (h < world->ranks)); ++h) {
+    for (int h = first; h < end; ++h) {
         wanted =
             wanted || world->wanted[wanted_at(world, (origin + h) % world->ranks, head, block)];
     }
