@@ -108,13 +108,14 @@ template <class C> struct Consumer {
         barrier_wait(shared_address(&shared.v_full[v_stage.index]), v_stage.parity);
     }
 
-    __device__ __forceinline__ void issue_results()
+    /* Products FIRST .. LAST - 1, of 16 keys each. */
+    template <int FIRST, int LAST> __device__ __forceinline__ void issue_results()
     {
         uint64_t v_matrix =
             matrix_descriptor(shared_address(stages.v[v_stage.index]), C::SLAB_BYTES);
 
 #pragma unroll
-        for (int step = 0; step < C::KEYS / 16; ++step) {
+        for (int step = FIRST; step < LAST; ++step) {
             Product<T, C::D>::rs(o, p + 4 * step, v_matrix + step * 16 * 128 / 16, true);
         }
         product_commit();
@@ -437,7 +438,11 @@ __device__ __forceinline__ void Consumer<C>::send_results(const Part &part, int 
     shared_written_fence();
     __syncwarp();
     if (lane == 0) {
-        tensor_store(&arguments.o, rows, part.row + 16 * warp, part.head, batch);
+        if (C::KEYS_STAY) {
+            tensor_store_once(&arguments.o, rows, part.row + 16 * warp, part.head, batch);
+        } else {
+            tensor_store(&arguments.o, rows, part.row + 16 * warp, part.head, batch);
+        }
         store_commit();
     }
 }
@@ -575,14 +580,18 @@ __device__ void compute_units(const Arguments &arguments, Memory<C> &memory, int
             self.wait_values();
             product_fence();
         }
-        self.issue_results();
-        self.turn_end();
+        self.template issue_results<0, C::VALUES_AHEAD>();
         self.leave();
         if (fresh) {
             self.next_sums(shared.slots[turn.slot.index].parts[self.group]);
             self.queries_done();
         }
         product_wait<1>();
+        if (C::VALUES_AHEAD < C::KEYS / 16) {
+            product_fence();
+            self.template issue_results<C::VALUES_AHEAD, C::KEYS / 16>();
+        }
+        self.turn_end();
         self.scores_done(t < tile_count);
         self.softmax(sums);
         if (C::HOLD) {
@@ -597,13 +606,16 @@ __device__ void compute_units(const Arguments &arguments, Memory<C> &memory, int
             self.write_results(shared.slots[ended], ending);
             self.read_results(shared.slots[turn.slot.index].parts[self.group]);
             self.stored = true;
+            if (key_tiles <= SHORT_UNIT) {
+                self.leave();
+            }
         }
         self.settle(t < tile_count, shared_address(stages.q[q.index][self.group]), sums);
         self.pack_scores();
     }
     self.wait_values();
     product_fence();
-    self.issue_results();
+    self.template issue_results<0, C::KEYS / 16>();
     product_wait<0>();
     pin(self.o);
     self.queries_done();

@@ -43,6 +43,10 @@ struct Slot {
     int32_t key_tiles; /* 0: no more units */
 };
 
+/* Key tiles of a unit that ends before the queries of the next could be there, unless these come at
+ * once. */
+enum { SHORT_UNIT = 2 };
+
 /* A team works on one unit and holds one in reserve. What the one before left is still to be written
  * when the next has begun. */
 enum { SLOTS = 3 };
@@ -78,6 +82,12 @@ struct Config {
     static_assert(!PASSES || ((GROUPS == 2) && !TURNS), "two that need not wait for each other");
     /* Exponentials must not wait for products; where two halves go their own ways it makes no odds. */
     static constexpr bool HOLD = !PASSES;
+    /* How many of the KEYS / 16 products of probabilities and values are issued right behind those of
+     * queries and keys. The queue is short: issuing all of them would last until after the scores are
+     * there. */
+    static constexpr int VALUES_AHEAD = TURNS ? 6 : KEYS / 16;
+    /* Queries and results are to leave the L2 before keys and values do. */
+    static constexpr bool KEYS_STAY = !PASSES;
     /* Values are loaded a tile behind the keys, and waited for under the product of the scores. */
     static constexpr bool VALUES_LATE = K_STAGES > V_STAGES;
     static_assert(K_STAGES - V_STAGES <= 1, "the loader has one tile without values");

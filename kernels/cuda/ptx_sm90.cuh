@@ -90,6 +90,20 @@ __device__ __forceinline__ void tensor_load(uint32_t to, const CUtensorMap *map,
                  : "memory");
 }
 
+/** What the L2 is told of bytes that are used once: to give their place away first (the policy that
+ *  createpolicy.fractional.L2::evict_first makes for all of an access). */
+constexpr uint64_t ONCE = 0x12F0000000000000;
+
+/** The same of what nobody else reads, slab 0 on. */
+__device__ __forceinline__ void tensor_load_once(uint32_t to, const CUtensorMap *map,
+                                                 uint32_t barrier, int row, int head, int batch)
+{
+    asm volatile("cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes"
+                 ".L2::cache_hint [%0], [%1, {%3, %4, %5, %6, %3}], [%2], %7;" ::"r"(to),
+                 "l"(map), "r"(barrier), "r"(0), "r"(row), "r"(head), "r"(batch), "l"(ONCE)
+                 : "memory");
+}
+
 /** Copy bytes (a multiple of 16) into shared memory. */
 __device__ __forceinline__ void bulk_load(uint32_t to, const void *from, uint32_t bytes,
                                           uint32_t barrier)
@@ -134,6 +148,16 @@ __device__ __forceinline__ void tensor_store(const CUtensorMap *map, uint32_t fr
     asm volatile("cp.async.bulk.tensor.5d.global.shared::cta.bulk_group [%0, {%2, %3, %4, %5, %2}], "
                  "[%1];" ::"l"(map),
                  "r"(from), "r"(0), "r"(row), "r"(head), "r"(batch)
+                 : "memory");
+}
+
+/** The same of what is not read again soon. */
+__device__ __forceinline__ void tensor_store_once(const CUtensorMap *map, uint32_t from, int row,
+                                                  int head, int batch)
+{
+    asm volatile("cp.async.bulk.tensor.5d.global.shared::cta.bulk_group.L2::cache_hint "
+                 "[%0, {%2, %3, %4, %5, %2}], [%1], %6;" ::"l"(map),
+                 "r"(from), "r"(0), "r"(row), "r"(head), "r"(batch), "l"(ONCE)
                  : "memory");
 }
 
