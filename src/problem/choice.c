@@ -57,8 +57,9 @@ static bsattn_status_t fail_spans(int ranks, int64_t spans_max)
                                          (double)spans_max * 4 * sizeof(bsattn_span_t)));
 }
 
-/* Who needs what under a layout. */
-static bsattn_status_t trial_open(trial_t *trial, const question_t *question, const char *name)
+/* Who needs what under a layout, unless that is bytes_max or more. */
+static bsattn_status_t trial_open(trial_t *trial, const question_t *question, const char *name,
+                                  int64_t bytes_max)
 {
     bool direct = (question->exchange == BSATTN_EXCHANGE_DIRECT);
     int64_t spans_max = direct                                         ? spans_that_fit()
@@ -69,9 +70,10 @@ static bsattn_status_t trial_open(trial_t *trial, const question_t *question, co
     *trial = (trial_t){0};
     BSATTN_TRY(bsattn_layout_parse(name, question->pattern->blocks, question->ranks, &layout));
     BSATTN_TRY(bsattn_demand_init(&trial->demand, question->pattern, &layout,
-                                  question->machine->threads, spans_max));
-    return (direct && (trial->demand.used == NULL)) ? fail_spans(question->ranks, spans_max)
-                                                    : BSATTN_OK;
+                                  question->machine->threads, spans_max, bytes_max));
+    return (direct && !trial->demand.given_up && (trial->demand.used == NULL))
+               ? fail_spans(question->ranks, spans_max)
+               : BSATTN_OK;
 }
 
 /* What comes of it. */
@@ -84,19 +86,18 @@ static bsattn_status_t trial_predict(trial_t *trial, const question_t *question,
                : bsattn_demand_take(&trial->demand, trial->estimate->exchange);
 }
 
-/* Whether another layout cannot be clearly better, though its work were divided evenly and it sent
- * only what is needed. */
-static bool is_hopeless(const trial_t *other, const trial_t *best)
+/* Another layout cannot be clearly better if this one is no slower than its work divided evenly would
+ * be, and the other must send as much.
+ * @return how much; INT64_MAX if another might be faster */
+static int64_t hopeless_bytes(const trial_t *best)
 {
     const bsattn_estimate_totals_t *totals = &best->estimate->totals;
     double attend_ms = 0.0;
-    int64_t needed = 0;
 
     for (int rank = 0; rank < totals->ranks; ++rank) {
         attend_ms += best->estimate->ranks[rank].time_attend_ms / totals->ranks;
-        needed += other->demand.bytes_needed[rank];
     }
-    return !bsattn_clearly_faster(attend_ms, totals->time_ms) && (needed >= totals->bytes_sent);
+    return bsattn_clearly_faster(attend_ms, totals->time_ms) ? INT64_MAX : totals->bytes_sent;
 }
 
 /* Replace the best trial by another layout's if that is better. */
@@ -106,8 +107,8 @@ static bsattn_status_t try_layout(trial_t *best, const question_t *question, con
     trial_t other;
 
     BSATTN_ASSERT(best->estimate != NULL);
-    status = trial_open(&other, question, name);
-    if ((status == BSATTN_OK) && !is_hopeless(&other, best)) {
+    status = trial_open(&other, question, name, hopeless_bytes(best));
+    if ((status == BSATTN_OK) && !other.demand.given_up) {
         status = trial_predict(&other, question, best->estimate->totals.time_ms);
     }
     if ((status == BSATTN_OK) && (other.estimate != NULL) &&
@@ -149,7 +150,8 @@ bsattn_status_t bsattn_estimate_choose(const bsattn_pattern_t *pattern, int rank
         return bsattn_fail(BSATTN_ERR_INPUT, "ranks %d: must be 1 or more", ranks);
     }
     BSATTN_TRY(parse_exchange((params == NULL) ? NULL : params->exchange, &question.exchange));
-    status = trial_open(&best, &question, bsattn_text_is_auto(layout) ? "contiguous" : layout);
+    status = trial_open(&best, &question, bsattn_text_is_auto(layout) ? "contiguous" : layout,
+                        INT64_MAX);
     if (status == BSATTN_OK) {
         status = trial_predict(&best, &question, INFINITY);
     }

@@ -62,6 +62,7 @@ typedef struct bsattn_demand {
     bool *hop_used;                    /**< [P]: whether some rank uses blocks of the owner so many
                                             places before it */
     bsattn_route_t route;              /**< the exchange taken, the ring at first */
+    bool given_up;                     /**< more is needed than was asked about: nothing else holds */
 } bsattn_demand_t;
 
 /** Compute the demand of a pattern under a layout. Time and memory proportional to the pattern's
@@ -69,9 +70,12 @@ typedef struct bsattn_demand {
  *  @param threads    to compute with, >= 1
  *  @param spans_max  spans of the sets in `used` to be kept at most, which owners that send to each
  *                    user must know; more: none are. 0: none
- *  @return BSATTN_OK or BSATTN_ERR_MEMORY; release with bsattn_demand_free() */
+ *  @param bytes_max  give up as soon as all ranks together need so many bytes of others
+ *  @return BSATTN_OK, also where it was given up; or BSATTN_ERR_MEMORY. Release with
+ *          bsattn_demand_free() */
 bsattn_status_t bsattn_demand_init(bsattn_demand_t *demand, const bsattn_pattern_t *pattern,
-                                   const bsattn_layout_t *layout, int threads, int64_t spans_max);
+                                   const bsattn_layout_t *layout, int threads, int64_t spans_max,
+                                   int64_t bytes_max);
 void bsattn_demand_free(bsattn_demand_t *demand);
 
 /** Take an exchange: its steps become those of schedules. DIRECT wants `used`, RING forgets it.

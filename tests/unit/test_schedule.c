@@ -67,7 +67,8 @@ static void world_init(world_t *world, const mask_case_t *mask, int64_t seq_len,
     nb = (size_t)world->nb;
     assert_int_equal(bsattn_pattern_create(mask->text, &world->problem, &world->pattern), 0);
     assert_int_equal(bsattn_layout_parse(layout_text, world->nb, ranks, &layout), 0);
-    assert_int_equal(bsattn_demand_init(&world->demand, world->pattern, &layout, 2, INT64_MAX), 0);
+    assert_int_equal(
+        bsattn_demand_init(&world->demand, world->pattern, &layout, 2, INT64_MAX, INT64_MAX), 0);
     assert_int_equal(bsattn_demand_take(&world->demand, exchange), 0);
     world->schedules = calloc((size_t)ranks, sizeof(*world->schedules));
     world->chunks = calloc((size_t)ranks, sizeof(*world->chunks));
@@ -509,12 +510,45 @@ static void too_many_spans_are_forgotten(void **state)
     assert_int_equal(bsattn_layout_parse("contiguous", pattern->blocks, 4, &layout), 0);
     for (size_t i = 0; i < sizeof(limits) / sizeof(limits[0]); ++i) {
         bsattn_demand_t demand;
-        assert_int_equal(bsattn_demand_init(&demand, pattern, &layout, 2, limits[i]), 0);
+        assert_int_equal(bsattn_demand_init(&demand, pattern, &layout, 2, limits[i], INT64_MAX), 0);
         assert_int_equal(demand.used != NULL, limits[i] == INT64_MAX);
         assert_int_equal(demand.route.kind, BSATTN_EXCHANGE_RING);
         assert_int_equal(demand.route.step_count, 4);
         assert_true(demand.hop_used[1] && !demand.hop_used[2] && demand.hop_used[3]);
         bsattn_demand_free(&demand);
+    }
+    bsattn_pattern_destroy(pattern);
+}
+
+/* Asked only whether ranks need less than so much, it is given up where they do not. */
+static void too_much_is_given_up(void **state)
+{
+    bsattn_problem_t problem;
+    bsattn_pattern_t *pattern;
+
+    (void)state;
+    bsattn_problem_init(&problem);
+    problem.seq_len = 4096;
+    assert_int_equal(bsattn_pattern_create("dilated(rates=1:7)", &problem, &pattern), 0);
+    for (size_t l = 0; l < sizeof(layouts) / sizeof(layouts[0]); ++l) {
+        bsattn_layout_t layout;
+        bsattn_demand_t whole;
+        int64_t needed = 0;
+
+        assert_int_equal(bsattn_layout_parse(layouts[l], pattern->blocks, 5, &layout), 0);
+        assert_int_equal(bsattn_demand_init(&whole, pattern, &layout, 2, 0, INT64_MAX), 0);
+        assert_false(whole.given_up);
+        for (int rank = 0; rank < 5; ++rank) {
+            needed += whole.bytes_needed[rank];
+        }
+        for (int more = 0; more < 2; ++more) {
+            bsattn_demand_t demand;
+            assert_int_equal(bsattn_demand_init(&demand, pattern, &layout, 2, 0, needed + more), 0);
+            assert_int_equal(demand.given_up, more == 0);
+            assert_true(demand.given_up || (demand.farthest == whole.farthest));
+            bsattn_demand_free(&demand);
+        }
+        bsattn_demand_free(&whole);
     }
     bsattn_pattern_destroy(pattern);
 }
@@ -573,6 +607,7 @@ int main(void)
         cmocka_unit_test(bad_layouts_are_refused),
         cmocka_unit_test(every_pair_once_and_nothing_in_vain),
         cmocka_unit_test(too_many_spans_are_forgotten),
+        cmocka_unit_test(too_much_is_given_up),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
