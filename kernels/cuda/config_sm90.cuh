@@ -86,7 +86,8 @@ struct Config {
      * queries and keys. The queue is short: issuing all of them would last until after the scores are
      * there. */
     static constexpr int VALUES_AHEAD = TURNS ? 6 : KEYS / 16;
-    /* Queries and results are to leave the L2 before keys and values do. */
+    /* Queries and results are to leave the L2 before keys and values do; where halves pass, that was
+     * measured to be slower. */
     static constexpr bool KEYS_STAY = !PASSES;
     /* Values are loaded a tile behind the keys, and waited for under the product of the scores. */
     static constexpr bool VALUES_LATE = K_STAGES > V_STAGES;
