@@ -80,6 +80,10 @@ __device__ __forceinline__ void named_arrive(int number, int threads)
 
 /* ------------------------------------------------------------------------------------------ copies */
 
+/** What the L2 is told of bytes that are used once: to give their place away first (the policy that
+ *  createpolicy.fractional.L2::evict_first makes for all of an access). */
+constexpr uint64_t ONCE = 0x12F0000000000000;
+
 /** Copy the box at {0, row, head, batch, slab} of a 5-dimensional map into shared memory. */
 __device__ __forceinline__ void tensor_load(uint32_t to, const CUtensorMap *map, uint32_t barrier,
                                             int row, int head, int batch, int slab)
@@ -90,11 +94,7 @@ __device__ __forceinline__ void tensor_load(uint32_t to, const CUtensorMap *map,
                  : "memory");
 }
 
-/** What the L2 is told of bytes that are used once: to give their place away first (the policy that
- *  createpolicy.fractional.L2::evict_first makes for all of an access). */
-constexpr uint64_t ONCE = 0x12F0000000000000;
-
-/** The same of what nobody else reads, slab 0 on. */
+/** The same of a box at {0, row, head, batch, 0} that nobody else reads. */
 __device__ __forceinline__ void tensor_load_once(uint32_t to, const CUtensorMap *map,
                                                  uint32_t barrier, int row, int head, int batch)
 {
@@ -151,7 +151,7 @@ __device__ __forceinline__ void tensor_store(const CUtensorMap *map, uint32_t fr
                  : "memory");
 }
 
-/** The same of what is not read again soon. */
+/** The same where nobody reads it soon. */
 __device__ __forceinline__ void tensor_store_once(const CUtensorMap *map, uint32_t from, int row,
                                                   int head, int batch)
 {

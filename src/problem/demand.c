@@ -332,6 +332,7 @@ static bsattn_status_t note_used(bsattn_demand_t *demand, build_t *build,
         }
     }
     demand->bytes_needed[rank] += token_bytes * tokens;
+#pragma omp atomic
     build->bytes_left -= token_bytes * tokens;
     return BSATTN_OK;
 }
@@ -342,31 +343,24 @@ static bsattn_status_t collect_needs(bsattn_demand_t *demand, build_t *build, in
 {
     int ranks = demand->layout.ranks;
     bool failed = false;
-    bool over = false;
 
     build->needs.count = 0;
 #pragma omp parallel for num_threads(build->threads) schedule(dynamic) ordered reduction(||        \
                                                                                          : failed)
     for (int rank = 0; rank < ranks; ++rank) {
         work_t *work = &build->works[omp_get_thread_num()];
-        bool skip;
+        int64_t left;
 #pragma omp atomic read
-        skip = over;
-        if (skip) {
+        left = build->bytes_left;
+        if (left <= 0) {
             continue;
         }
         failed = (collect_used(demand, work, kv_class, rank) != BSATTN_OK) || failed;
 #pragma omp ordered
-        {
-            failed = (note_used(demand, build, &work->used, kv_class, rank) != BSATTN_OK) ||
-                     (keep_used(demand, build, &work->used, kv_class, rank) != BSATTN_OK) || failed;
-            if (build->bytes_left <= 0) {
-#pragma omp atomic write
-                over = true;
-            }
-        }
+        failed = (note_used(demand, build, &work->used, kv_class, rank) != BSATTN_OK) ||
+                 (keep_used(demand, build, &work->used, kv_class, rank) != BSATTN_OK) || failed;
     }
-    demand->given_up = over;
+    demand->given_up = build->bytes_left <= 0;
     return failed ? fail_memory() : BSATTN_OK;
 }
 

@@ -50,7 +50,8 @@ static void open_world(world_t *world, const char *pattern, int64_t seq_len)
     world->problem.block = 64;
     assert_int_equal(bsattn_pattern_create(pattern, &world->problem, &world->pattern), 0);
     assert_int_equal(bsattn_layout_parse("contiguous", world->pattern->blocks, RANKS, &layout), 0);
-    assert_int_equal(bsattn_demand_init(&world->demand, world->pattern, &layout, 1, 0, INT64_MAX), 0);
+    assert_int_equal(
+        bsattn_demand_init(&world->demand, world->pattern, &layout, 1, 0, INT64_MAX), 0);
     assert_int_equal(bsattn_schedule_init(&world->schedule, &world->demand, rank), 0);
     world->params = (bsattn_work_params_t){
         .problem = &world->problem,
