@@ -201,28 +201,26 @@ template <class C> struct Consumer {
         return fmaxf(top, __shfl_xor_sync(~0u, top, 2));
     }
 
-    /* Scores to probabilities. sums: of this thread's. */
-    __device__ __forceinline__ void exponentials(float (&sums)[2])
+    /* Scores of row h to probabilities. @return the sum of this thread's */
+    __device__ __forceinline__ float exponentials(int h)
     {
+        float base = (m[h] == -INFINITY) ? 0.0f : m[h];
+        float sum0 = 0.0f;
+        float sum1 = 0.0f;
+
 #pragma unroll
-        for (int h = 0; h < 2; ++h) {
-            float base = (m[h] == -INFINITY) ? 0.0f : m[h];
-            float sum0 = 0.0f;
-            float sum1 = 0.0f;
-#pragma unroll
-            for (int i = 0; i < SCORES; i += 4) {
-                s[i + 2 * h] = exp2_approx(fmaf(s[i + 2 * h], scale_log2, -base));
-                s[i + 2 * h + 1] = exp2_approx(fmaf(s[i + 2 * h + 1], scale_log2, -base));
-                sum0 += s[i + 2 * h];
-                sum1 += s[i + 2 * h + 1];
-            }
-            sums[h] = sum0 + sum1;
+        for (int i = 0; i < SCORES; i += 4) {
+            s[i + 2 * h] = exp2_approx(fmaf(s[i + 2 * h], scale_log2, -base));
+            s[i + 2 * h + 1] = exp2_approx(fmaf(s[i + 2 * h + 1], scale_log2, -base));
+            sum0 += s[i + 2 * h];
+            sum1 += s[i + 2 * h + 1];
         }
+        return sum0 + sum1;
     }
 
     /* A row's reference is the maximum of the first tile with keys for it, and stays. Whether that is
      * good enough for another tile is told by the sums: settle() looks at them later. */
-    __device__ __forceinline__ void softmax(float (&sums)[2])
+    __device__ __forceinline__ void references()
     {
         if (__any_sync(~0u, (m[0] == -INFINITY) || (m[1] == -INFINITY))) {
 #pragma unroll
@@ -231,10 +229,18 @@ template <class C> struct Consumer {
                 m[h] = (m[h] == -INFINITY) ? top : m[h];
             }
         }
-        exponentials(sums);
     }
 
-    /* The scores of the tile once more, by this warp alone: settle() needs what softmax() overwrote. */
+    /* Row h as the products with V take it. */
+    __device__ __forceinline__ void pack_row(int h)
+    {
+#pragma unroll
+        for (int i = 2 * h; i < SCORES; i += 4) {
+            p[i / 2] = pack<T>(s[i], s[i + 1]);
+        }
+    }
+
+    /* The scores of the tile once more, by this warp alone: settle() needs what exponentials() overwrote. */
     __device__ __forceinline__ void score_again(uint32_t q_address)
     {
         uint32_t q_row = q_address + (16 * warp + lane % 16) * 128;
@@ -286,7 +292,11 @@ template <class C> struct Consumer {
                     o[i + 2 * h + 1] *= factor;
                 }
             }
-            exponentials(sums);
+            sums[0] = exponentials(0);
+            sums[1] = exponentials(1);
+            if (C::WAITS_HALFWAY) {
+                pack_row(0);
+            }
         }
         l[0] += sums[0];
         l[1] += sums[1];
@@ -295,19 +305,11 @@ template <class C> struct Consumer {
     }
 
     /* The assembler would move the exponentials behind the wait for products that they are meant to
-     * run beside. A branch on their sums, never taken, keeps them before it. */
-    __device__ __forceinline__ void hold(const float (&sums)[2])
+     * run beside. A branch on their sum, never taken, keeps them before it. */
+    __device__ __forceinline__ void hold(float sum)
     {
-        if (__any_sync(~0u, sums[0] + sums[1] == -1.0f)) {
+        if (__any_sync(~0u, sum == -1.0f)) {
             asm volatile("nanosleep.u32 0;");
-        }
-    }
-
-    __device__ __forceinline__ void pack_scores()
-    {
-#pragma unroll
-        for (int i = 0; i < SCORES; i += 2) {
-            p[i / 2] = pack<T>(s[i], s[i + 1]);
         }
     }
 
@@ -536,9 +538,12 @@ __device__ void compute_units(const Arguments &arguments, Memory<C> &memory, int
     self.turn_end();
     product_wait<0>();
     self.scores_done(tile_count > 0);
-    self.softmax(sums);
+    self.references();
+    sums[0] = self.exponentials(0);
+    sums[1] = self.exponentials(1);
     self.settle(tile_count > 0, shared_address(stages.q[0][self.group]), sums);
-    self.pack_scores();
+    self.pack_row(0);
+    self.pack_row(1);
 
 #pragma unroll 1
     for (;;) {
@@ -593,12 +598,20 @@ __device__ void compute_units(const Arguments &arguments, Memory<C> &memory, int
         }
         self.turn_end();
         self.scores_done(t < tile_count);
-        self.softmax(sums);
+        self.references();
+        sums[0] = self.exponentials(0);
+        if (!C::WAITS_HALFWAY) {
+            sums[1] = self.exponentials(1);
+        }
         if (C::HOLD) {
-            self.hold(sums);
+            self.hold(C::WAITS_HALFWAY ? sums[0] : sums[0] + sums[1]);
         }
         product_wait<0>();
         self.results_done();
+        if (C::WAITS_HALFWAY) {
+            sums[1] = self.exponentials(1);
+            self.pack_row(0);
+        }
         if (passed) {
             self.pass_values();
         }
@@ -611,7 +624,10 @@ __device__ void compute_units(const Arguments &arguments, Memory<C> &memory, int
             }
         }
         self.settle(t < tile_count, shared_address(stages.q[q.index][self.group]), sums);
-        self.pack_scores();
+        if (!C::WAITS_HALFWAY) {
+            self.pack_row(0);
+        }
+        self.pack_row(1);
     }
     self.wait_values();
     product_fence();
