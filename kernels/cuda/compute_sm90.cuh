@@ -440,11 +440,7 @@ __device__ __forceinline__ void Consumer<C>::send_results(const Part &part, int 
     shared_written_fence();
     __syncwarp();
     if (lane == 0) {
-        if (C::KEYS_STAY) {
-            tensor_store_once(&arguments.o, rows, part.row + 16 * warp, part.head, batch);
-        } else {
-            tensor_store(&arguments.o, rows, part.row + 16 * warp, part.head, batch);
-        }
+        tensor_store<C::KEYS_STAY>(&arguments.o, rows, part.row + 16 * warp, part.head, batch);
         store_commit();
     }
 }

@@ -104,20 +104,6 @@ __device__ __forceinline__ void load_tile(const Arguments &arguments, const Tile
     }
 }
 
-/* Queries are used once, keys more often: those should stay in the L2. */
-template <class C>
-__device__ __forceinline__ void load_queries(const Arguments &arguments, const Slot &slot, int group,
-                                             uint32_t to, uint32_t full)
-{
-    const Part &part = slot.parts[group];
-
-    if (C::KEYS_STAY) {
-        tensor_load_once(to, &arguments.q, full, part.row, part.head, slot.batch);
-    } else {
-        tensor_load(to, &arguments.q, full, part.row, part.head, slot.batch, 0);
-    }
-}
-
 /* Hands units to a team. */
 template <class C> struct Fetcher {
     const Arguments &arguments;
@@ -316,7 +302,8 @@ template <class C> struct Loader {
         barrier_arrive_expect(q_full, C::GROUPS * C::Q_BYTES);
 #pragma unroll
         for (int g = 0; g < C::GROUPS; ++g) {
-            load_queries<C>(arguments, slot, g, shared_address(stages.q[q.index][g]), q_full);
+            tensor_load<C::KEYS_STAY>(shared_address(stages.q[q.index][g]), &arguments.q, q_full,
+                                      slot.parts[g].row, slot.parts[g].head, slot.batch, 0);
         }
         q.next();
         until_fetch = min(C::V_STAGES, slot.key_tiles);

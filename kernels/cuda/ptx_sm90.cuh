@@ -84,24 +84,24 @@ __device__ __forceinline__ void named_arrive(int number, int threads)
  *  createpolicy.fractional.L2::evict_first makes for all of an access). */
 constexpr uint64_t ONCE = 0x12F0000000000000;
 
-/** Copy the box at {0, row, head, batch, slab} of a 5-dimensional map into shared memory. */
+/** Copy the box at {0, row, head, batch, slab} of a 5-dimensional map into shared memory.
+ *  @param USED_ONCE  nobody else reads it */
+template <bool USED_ONCE = false>
 __device__ __forceinline__ void tensor_load(uint32_t to, const CUtensorMap *map, uint32_t barrier,
                                             int row, int head, int batch, int slab)
 {
-    asm volatile("cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes "
-                 "[%0], [%1, {%3, %4, %5, %6, %7}], [%2];" ::"r"(to),
-                 "l"(map), "r"(barrier), "r"(0), "r"(row), "r"(head), "r"(batch), "r"(slab)
-                 : "memory");
-}
-
-/** The same of a box at {0, row, head, batch, 0} that nobody else reads. */
-__device__ __forceinline__ void tensor_load_once(uint32_t to, const CUtensorMap *map,
-                                                 uint32_t barrier, int row, int head, int batch)
-{
-    asm volatile("cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes"
-                 ".L2::cache_hint [%0], [%1, {%3, %4, %5, %6, %3}], [%2], %7;" ::"r"(to),
-                 "l"(map), "r"(barrier), "r"(0), "r"(row), "r"(head), "r"(batch), "l"(ONCE)
-                 : "memory");
+    if constexpr (USED_ONCE) {
+        asm volatile("cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes"
+                     ".L2::cache_hint [%0], [%1, {%3, %4, %5, %6, %7}], [%2], %8;" ::"r"(to),
+                     "l"(map), "r"(barrier), "r"(0), "r"(row), "r"(head), "r"(batch), "r"(slab),
+                     "l"(ONCE)
+                     : "memory");
+    } else {
+        asm volatile("cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes "
+                     "[%0], [%1, {%3, %4, %5, %6, %7}], [%2];" ::"r"(to),
+                     "l"(map), "r"(barrier), "r"(0), "r"(row), "r"(head), "r"(batch), "r"(slab)
+                     : "memory");
+    }
 }
 
 /** Copy bytes (a multiple of 16) into shared memory. */
@@ -141,24 +141,23 @@ __device__ __forceinline__ void tensor_map_acquire(const CUtensorMap *map)
     asm volatile("fence.proxy.tensormap::generic.acquire.sys [%0], 128;" ::"l"(map) : "memory");
 }
 
-/** Copy a box of a 5-dimensional map out of shared memory, to {0, row, head, batch, 0}. */
+/** Copy a box of a 5-dimensional map out of shared memory, to {0, row, head, batch, 0}.
+ *  @param USED_ONCE  nobody reads it soon */
+template <bool USED_ONCE>
 __device__ __forceinline__ void tensor_store(const CUtensorMap *map, uint32_t from, int row, int head,
                                              int batch)
 {
-    asm volatile("cp.async.bulk.tensor.5d.global.shared::cta.bulk_group [%0, {%2, %3, %4, %5, %2}], "
-                 "[%1];" ::"l"(map),
-                 "r"(from), "r"(0), "r"(row), "r"(head), "r"(batch)
-                 : "memory");
-}
-
-/** The same where nobody reads it soon. */
-__device__ __forceinline__ void tensor_store_once(const CUtensorMap *map, uint32_t from, int row,
-                                                  int head, int batch)
-{
-    asm volatile("cp.async.bulk.tensor.5d.global.shared::cta.bulk_group.L2::cache_hint "
-                 "[%0, {%2, %3, %4, %5, %2}], [%1], %6;" ::"l"(map),
-                 "r"(from), "r"(0), "r"(row), "r"(head), "r"(batch), "l"(ONCE)
-                 : "memory");
+    if constexpr (USED_ONCE) {
+        asm volatile("cp.async.bulk.tensor.5d.global.shared::cta.bulk_group.L2::cache_hint "
+                     "[%0, {%2, %3, %4, %5, %2}], [%1], %6;" ::"l"(map),
+                     "r"(from), "r"(0), "r"(row), "r"(head), "r"(batch), "l"(ONCE)
+                     : "memory");
+    } else {
+        asm volatile("cp.async.bulk.tensor.5d.global.shared::cta.bulk_group "
+                     "[%0, {%2, %3, %4, %5, %2}], [%1];" ::"l"(map),
+                     "r"(from), "r"(0), "r"(row), "r"(head), "r"(batch)
+                     : "memory");
+    }
 }
 
 __device__ __forceinline__ void store_commit()
