@@ -39,7 +39,7 @@ typedef struct bsattn_tile_shape {
                          Keys that one half sees and keys that both see are in tiles of their own */
 } bsattn_tile_shape_t;
 
-/** A masked key tile, gathered from places of a chunk. Keys 16g .. 16g+15 of the tile are the rows
+/** A key tile gathered from places of a chunk, with a mask. Keys 16g .. 16g+15 of the tile are the rows
  *  key_row[g] .. key_row[g]+15 of the key head. Places come in *granules* of min(B, key_tile) keys,
  *  contiguous rows; only key_row of a granule's first group need be read. */
 typedef struct bsattn_key_tile {
@@ -58,7 +58,7 @@ typedef struct bsattn_tile_run {
     int32_t tile_count; /**< >= 1 */
 } bsattn_tile_run_t;
 
-/** One query tile and its list: masked tiles first, then runs of full ones. */
+/** One query tile and its list: gathered tiles first, then runs of full ones. */
 typedef struct bsattn_tile_item {
     int64_t tile_first; /**< into tiles */
     int64_t run_first;  /**< into runs */
@@ -66,9 +66,11 @@ typedef struct bsattn_tile_item {
                              where heads are paired, row[0]. Rows from tokens on do not exist */
     int32_t state_row[2]; /**< where the state of each half's first row is, among a head's
                                state_rows; meaningless if first and last */
-    int32_t tile_count;   /**< masked tiles */
+    int32_t tile_count;   /**< gathered tiles */
+    int32_t masked_count; /**< the first of them, up to the last that hides anything from an active
+                               row: the rest need no look at their masks */
     int32_t run_count;
-    int32_t key_tiles; /**< masked tiles and those of the runs, >= 1 */
+    int32_t key_tiles; /**< gathered tiles and those of the runs, >= 1 */
     uint8_t active;    /**< bit w: rows 16w.. of the tile have work in this launch; others stay as
                             they are */
     uint8_t first;     /**< bit w: no earlier launch touched them: start from the empty state */

@@ -14,6 +14,9 @@ namespace bsattn {
 /* Probabilities are relative to a reference score of their row. A thread's share of a tile may sum to
  * this much before the row takes a new reference; f16 must hold it. */
 constexpr float SUM_MAX = 32768.0f;
+/* The reference of a row that has seen no key: the exponential of a score relative to it is infinite,
+ * of a hidden one 0. */
+constexpr float NO_REFERENCE = -3.0e38f;
 constexpr float LOG2_E = 1.44269504088896341f;
 constexpr float LN_2 = 0.69314718055994531f;
 
@@ -36,9 +39,16 @@ template <class C> struct Consumer {
     Turn<C::V_STAGES> v_stage;
     Turn<C::Q_BUFFERS> leaving; /* of the unit whose results are in o */
     bool stored; /* those of the unit before are on their way */
+    Turn<C::Q_BUFFERS> q;
+    SlotTurn turn;
+    int t; /* tile of the unit */
+    int masked_count;
+    int key_tiles;
+    int ended; /* slot of the unit whose results are in o */
 
-    float m[2]; /* the rows' references; -inf: no key yet */
+    float m[2]; /* the rows' references, or NO_REFERENCE */
     float l[2];      /* this thread's columns only, until the end */
+    float sums[2];   /* of the tile at hand, the same columns */
     float s[SCORES]; /* scores, then probabilities */
     float o[RESULTS];
     uint32_t p[SCORES / 2];
@@ -86,9 +96,14 @@ template <class C> struct Consumer {
         }
     }
 
-    __device__ __forceinline__ void issue_scores(uint32_t q_address)
+    __device__ __forceinline__ uint32_t queries() const
     {
-        uint64_t q_matrix = matrix_descriptor(q_address, 0);
+        return shared_address(stages.q[q.index][group]);
+    }
+
+    __device__ __forceinline__ void issue_scores()
+    {
+        uint64_t q_matrix = matrix_descriptor(queries(), 0);
         uint64_t k_matrix = matrix_descriptor(shared_address(stages.k[k_stage.index]), 0);
 
 #pragma unroll
@@ -188,45 +203,56 @@ template <class C> struct Consumer {
         }
     }
 
-    /* The largest of a row's scaled scores in the tile. */
-    __device__ __forceinline__ float row_max(int h) const
+    /* The largest of a row's scaled scores in the tile: of this thread's first COUNT / 2, and of those of
+     * the three that share the row. */
+    template <int COUNT> __device__ __forceinline__ float row_max(int h) const
     {
         float top = s[2 * h] * scale_log2;
 
 #pragma unroll
-        for (int i = 0; i < SCORES; i += 4) {
+        for (int i = 0; i < COUNT; i += 4) {
             top = fmaxf(top, fmaxf(s[i + 2 * h] * scale_log2, s[i + 2 * h + 1] * scale_log2));
         }
         top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
-        return fmaxf(top, __shfl_xor_sync(~0u, top, 2));
+        return fmaxf(fmaxf(top, __shfl_xor_sync(~0u, top, 2)), NO_REFERENCE);
     }
 
-    /* Scores of row h to probabilities. @return the sum of this thread's */
-    __device__ __forceinline__ float exponentials(int h)
+    /* Scores of row h to probabilities. */
+    __device__ __forceinline__ void exponentials(int h)
     {
-        float base = (m[h] == -INFINITY) ? 0.0f : m[h];
-        float sum0 = 0.0f;
-        float sum1 = 0.0f;
-
 #pragma unroll
         for (int i = 0; i < SCORES; i += 4) {
-            s[i + 2 * h] = exp2_approx(fmaf(s[i + 2 * h], scale_log2, -base));
-            s[i + 2 * h + 1] = exp2_approx(fmaf(s[i + 2 * h + 1], scale_log2, -base));
-            sum0 += s[i + 2 * h];
-            sum1 += s[i + 2 * h + 1];
+            s[i + 2 * h] = exp2_approx(fmaf(s[i + 2 * h], scale_log2, -m[h]));
+            s[i + 2 * h + 1] = exp2_approx(fmaf(s[i + 2 * h + 1], scale_log2, -m[h]));
         }
-        return sum0 + sum1;
     }
 
-    /* A row's reference is the maximum of the first tile with keys for it, and stays. Whether that is
-     * good enough for another tile is told by the sums: settle() looks at them later. */
-    __device__ __forceinline__ void references()
+    /* The sum of this thread's probabilities of row h: not along with the exponentials, which would then
+     * wait for additions. */
+    __device__ __forceinline__ float row_sum(int h) const
     {
-        if (__any_sync(~0u, (m[0] == -INFINITY) || (m[1] == -INFINITY))) {
+        float sum[4] = {};
+
+#pragma unroll
+        for (int i = 0; i < SCORES; i += 8) {
+            sum[0] += s[i + 2 * h];
+            sum[1] += s[i + 2 * h + 1];
+            sum[2] += s[i + 2 * h + 4];
+            sum[3] += s[i + 2 * h + 5];
+        }
+        return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+    }
+
+    /* A row's reference is the maximum of the first tile with keys for it, and stays; of a tile that
+     * hides nothing, the maximum of a quarter. Whether that is good enough is told by the sums, which
+     * finish_tile() looks at. */
+    __device__ __forceinline__ void references(bool masked)
+    {
+        if (__any_sync(~0u, (m[0] == NO_REFERENCE) || (m[1] == NO_REFERENCE))) {
 #pragma unroll
             for (int h = 0; h < 2; ++h) {
-                float top = row_max(h);
-                m[h] = (m[h] == -INFINITY) ? top : m[h];
+                float top = masked ? row_max<SCORES>(h) : row_max<SCORES / 4>(h);
+                m[h] = (m[h] == NO_REFERENCE) ? top : m[h];
             }
         }
     }
@@ -241,9 +267,9 @@ template <class C> struct Consumer {
     }
 
     /* The scores of the tile once more, by this warp alone: settle() needs what exponentials() overwrote. */
-    __device__ __forceinline__ void score_again(uint32_t q_address)
+    __device__ __forceinline__ void score_again()
     {
-        uint32_t q_row = q_address + (16 * warp + lane % 16) * 128;
+        uint32_t q_row = queries() + (16 * warp + lane % 16) * 128;
         uint32_t k_row = shared_address(stages.k[k_stage.index]) + lane % 8 * 128;
 
 #pragma unroll
@@ -271,32 +297,36 @@ template <class C> struct Consumer {
         }
     }
 
-    /* Rows whose scores have outgrown their reference take the maximum for a new one; o is rescaled.
-     * Then the keys of the tile are no longer needed. */
-    __device__ __forceinline__ void settle(bool masked, uint32_t q_address, float (&sums)[2])
+    /* Rows whose scores have outgrown their reference take the maximum for a new one; o is rescaled. */
+    __device__ __forceinline__ void settle()
+    {
+        score_again();
+        if (t < masked_count) {
+            mask();
+        }
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+            float now = fmaxf(m[h], row_max<SCORES>(h));
+            float factor = exp2_approx(m[h] - now);
+            m[h] = now;
+            l[h] *= factor;
+#pragma unroll
+            for (int i = 0; i < RESULTS; i += 4) {
+                o[i + 2 * h] *= factor;
+                o[i + 2 * h + 1] *= factor;
+            }
+            exponentials(h);
+            sums[h] = row_sum(h);
+            pack_row(h);
+        }
+    }
+
+    /* The tile's probabilities are there. Where some are too large to stay, settle() does them anew; then
+     * the keys are no longer needed. */
+    __device__ __forceinline__ void finish_tile()
     {
         if (__any_sync(~0u, (sums[0] > SUM_MAX) || (sums[1] > SUM_MAX))) {
-            score_again(q_address);
-            if (masked) {
-                mask();
-            }
-#pragma unroll
-            for (int h = 0; h < 2; ++h) {
-                float now = fmaxf(m[h], row_max(h));
-                float factor = exp2_approx(m[h] - ((now == -INFINITY) ? 0.0f : now));
-                m[h] = now;
-                l[h] *= factor;
-#pragma unroll
-                for (int i = 0; i < RESULTS; i += 4) {
-                    o[i + 2 * h] *= factor;
-                    o[i + 2 * h + 1] *= factor;
-                }
-            }
-            sums[0] = exponentials(0);
-            sums[1] = exponentials(1);
-            if (C::WAITS_HALFWAY) {
-                pack_row(0);
-            }
+            settle();
         }
         l[0] += sums[0];
         l[1] += sums[1];
@@ -305,11 +335,23 @@ template <class C> struct Consumer {
     }
 
     /* The assembler would move the exponentials behind the wait for products that they are meant to
-     * run beside. A branch on their sum, never taken, keeps them before it. */
-    __device__ __forceinline__ void hold(float sum)
+     * run beside. A branch on one of the last, never taken, keeps them before it. */
+    __device__ __forceinline__ void hold(float probability)
     {
-        if (__any_sync(~0u, sum == -1.0f)) {
+        if (__any_sync(~0u, probability == -1.0f)) {
             asm volatile("nanosleep.u32 0;");
+        }
+    }
+
+    /* And it would mix them with the last products issued, whose end the other warpgroup waits for.
+     * What they depend on changes in a branch that is never taken, so that they stay behind it. */
+    __device__ __forceinline__ void hold_back()
+    {
+        if (key_tiles == -1) {
+            asm volatile("nanosleep.u32 0;\n"
+                         "neg.f32 %0, %0;\n"
+                         "neg.f32 %1, %1;\n"
+                         : "+f"(m[0]), "+f"(m[1]));
         }
     }
 
@@ -337,7 +379,7 @@ template <class C> struct Consumer {
     struct Ending {
         float sum[2];
         float m;
-    };
+    } ending;
 
     __device__ __forceinline__ void next_sums(const Part &part);
     __device__ __forceinline__ void read_results(const Part &part);
@@ -348,6 +390,17 @@ template <class C> struct Consumer {
     __device__ __forceinline__ void write_results(const Slot &slot, const Ending &ending);
     __device__ __forceinline__ void scores_done(bool masked);
     __device__ __forceinline__ void results_done();
+    __device__ __forceinline__ void start_unit();
+    __device__ __forceinline__ void next_unit();
+    __device__ __forceinline__ bool first_tile();
+    template <bool PLAIN> __device__ __forceinline__ void tile();
+    __device__ __forceinline__ void last_results();
+
+    /* The next tile is one of the same unit and hides nothing, as did one before it. */
+    __device__ __forceinline__ bool next_is_plain() const
+    {
+        return (t + 1 < key_tiles) && (t + 1 > masked_count);
+    }
 };
 
 /* m and l of the unit that comes next: of earlier launches, or of no key. */
@@ -355,7 +408,7 @@ template <class C> __device__ __forceinline__ void Consumer<C>::next_sums(const 
 {
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
-        m[h] = -INFINITY;
+        m[h] = NO_REFERENCE;
         l[h] = 0.0f;
     }
     if (carried(part)) {
@@ -365,7 +418,7 @@ template <class C> __device__ __forceinline__ void Consumer<C>::next_sums(const 
             int at = lane / 4 + 8 * h;
             if (16 * warp + at < part.rows) {
                 float2 ml = from[state_row(part, at)];
-                m[h] = ml.x;
+                m[h] = fmaxf(ml.x, NO_REFERENCE);
                 l[h] = (lane % 4 == 0) ? ml.y : 0.0f;
             }
         }
@@ -466,7 +519,7 @@ __device__ __forceinline__ void Consumer<C>::write_results(const Slot &slot, con
         float sum = (lane % 2 == 0) ? ending.sum[0] : ending.sum[1];
         if (!last) {
             reinterpret_cast<float2 *>(params.state_ml)[state_row(part, at)] =
-                make_float2(ending.m, sum);
+                make_float2((ending.m == NO_REFERENCE) ? -INFINITY : ending.m, sum);
         } else if (part.lse != nullptr) {
             part.lse[16 * warp + at] =
                 (sum == 0.0f) ? -INFINITY : (ending.m + log2_approx(sum)) * LN_2;
@@ -490,6 +543,167 @@ template <class C> __device__ __forceinline__ void Consumer<C>::results_done()
     v_stage.next();
 }
 
+/* Read a unit's length. */
+template <class C> __device__ __forceinline__ void Consumer<C>::start_unit()
+{
+    const Slot &slot = shared.slots[turn.slot.index];
+
+    barrier_wait(shared_address(&shared.slot_full[turn.barrier.index]), turn.barrier.parity);
+    /* The compiler must know that all threads go the same way between products. */
+    key_tiles = __shfl_sync(~0u, slot.key_tiles, 0);
+    masked_count = __shfl_sync(~0u, slot.masked_count, 0);
+    t = 0;
+}
+
+/* @return false if there is no unit at all */
+template <class C> __device__ __forceinline__ bool Consumer<C>::first_tile()
+{
+    start_unit();
+    if (key_tiles == 0) {
+        return false;
+    }
+    next_sums(shared.slots[0].parts[group]);
+    read_results(shared.slots[0].parts[group]);
+    barrier_wait(shared_address(&shared.q_full[0]), 0);
+    barrier_wait(shared_address(&shared.k_full[0]), 0);
+    turn_begin();
+    product_fence();
+    issue_scores();
+    turn_end();
+    product_wait<0>();
+    scores_done(masked_count > 0);
+    references(masked_count > 0);
+    exponentials(0);
+    exponentials(1);
+    sums[0] = row_sum(0);
+    sums[1] = row_sum(1);
+    pack_row(0);
+    pack_row(1);
+    finish_tile();
+    return true;
+}
+
+/* On to the unit after. */
+template <class C> __device__ __forceinline__ void Consumer<C>::next_unit()
+{
+    ending = finish_sums();
+    leave(); /* the place may be where the next queries are to come */
+    /* All lanes have read it, and each says so: racecheck knows of no other way. */
+    barrier_arrive(shared_address(&shared.slot_empty[turn.barrier.index]));
+    ended = turn.slot.index;
+    turn.next();
+    q.next();
+    start_unit();
+    if (key_tiles != 0) {
+        barrier_wait(shared_address(&shared.q_full[q.index]), q.parity);
+    }
+}
+
+/* Scores of the next tile, results of the one before, probabilities. Behind the last tile of all there
+ * is a unit without tiles.
+ * @param PLAIN  next_is_plain(): nothing is to be done for a unit, a mask or the first reference */
+template <class C>
+template <bool PLAIN>
+__device__ __forceinline__ void Consumer<C>::tile()
+{
+    bool fresh = false;
+    bool passed = false;
+
+    ++t;
+    if (!PLAIN) {
+        fresh = (t == key_tiles);
+        if (fresh) {
+            next_unit();
+            if (key_tiles == 0) {
+                return;
+            }
+        }
+    }
+    barrier_wait(shared_address(&shared.k_full[k_stage.index]), k_stage.parity);
+    if (!PLAIN) {
+        /* One tile at a time: further on, the loader may wait for values that are still in use. A
+         * unit's last is never left out. */
+        passed = C::PASSES && (t < masked_count) && (t + 1 < key_tiles) && !sees();
+        if (passed) {
+            ++t;
+            pass_keys();
+            barrier_wait(shared_address(&shared.k_full[k_stage.index]), k_stage.parity);
+        }
+    }
+    if (!C::VALUES_LATE) {
+        wait_values();
+    }
+    turn_begin();
+    product_fence();
+    issue_scores();
+    if (C::VALUES_LATE) {
+        wait_values();
+        product_fence();
+    }
+    issue_results<0, C::VALUES_AHEAD>();
+    leave();
+    if (fresh) {
+        next_sums(shared.slots[turn.slot.index].parts[group]);
+        queries_done();
+    }
+    product_wait<1>();
+    if (C::VALUES_AHEAD < C::KEYS / 16) {
+        product_fence();
+        issue_results<C::VALUES_AHEAD, C::KEYS / 16>();
+    }
+    turn_end();
+    if (PLAIN) {
+        pin(s);
+        hold_back();
+    } else {
+        scores_done(t < masked_count);
+        references(t < masked_count);
+    }
+    exponentials(0);
+    if (!C::WAITS_HALFWAY) {
+        exponentials(1);
+        sums[0] = row_sum(0);
+        sums[1] = row_sum(1);
+    }
+    if (C::HOLD) {
+        hold(C::WAITS_HALFWAY ? s[SCORES - 3] : sums[0] + sums[1]);
+    }
+    product_wait<0>();
+    results_done();
+    if (C::WAITS_HALFWAY) {
+        exponentials(1);
+        sums[0] = row_sum(0);
+        sums[1] = row_sum(1);
+    }
+    pack_row(0);
+    pack_row(1);
+    if (passed) {
+        pass_values();
+    }
+    if (fresh) {
+        write_results(shared.slots[ended], ending);
+        read_results(shared.slots[turn.slot.index].parts[group]);
+        stored = true;
+        if (key_tiles <= SHORT_UNIT) {
+            leave();
+        }
+    }
+    finish_tile();
+}
+
+/* Those of the last unit. */
+template <class C> __device__ __forceinline__ void Consumer<C>::last_results()
+{
+    wait_values();
+    product_fence();
+    issue_results<0, C::KEYS / 16>();
+    product_wait<0>();
+    pin(o);
+    queries_done();
+    write_results(shared.slots[ended], ending);
+    store_wait();
+}
+
 /* The tiles of all units are one sequence: the scores of a unit's first tile are issued beside the
  * last products of the unit before, whose results are written while the next scores wait. */
 template <class C>
@@ -502,137 +716,28 @@ __device__ void compute_units(const Arguments &arguments, Memory<C> &memory, int
     /* That all lanes have the same the compiler must be told: descriptors are in uniform registers. */
     int group = __shfl_sync(~0u, thread / 128, 0);
     Consumer<C> self = {arguments, stages, shared, team, group, thread % 128 / 32, thread % 32};
-    Turn<C::Q_BUFFERS> q;
-    SlotTurn turn;
-    int ended = 0; /* slot of the unit whose results are in o */
-    float sums[2];
-    typename Consumer<C>::Ending ending;
-    /* The compiler must know that all threads go the same way between products. */
-    int key_tiles;
-    int tile_count;
-    int t = 0;
 
     /* Hidden scores are infinite and must stay so: no product with 0. */
     self.scale_log2 = copysignf(fmaxf(fabsf(scale) * LOG2_E, 1e-37f), scale);
     if (C::TURNS && (self.group == 1)) {
         self.turn_end();
     }
-
-    barrier_wait(shared_address(&shared.slot_full[0]), 0);
-    key_tiles = __shfl_sync(~0u, shared.slots[0].key_tiles, 0);
-    tile_count = __shfl_sync(~0u, shared.slots[0].tile_count, 0);
-    if (key_tiles == 0) {
+    if (!self.first_tile()) {
         return;
     }
-    self.next_sums(shared.slots[0].parts[self.group]);
-    self.read_results(shared.slots[0].parts[self.group]);
-    barrier_wait(shared_address(&shared.q_full[0]), 0);
-    barrier_wait(shared_address(&shared.k_full[0]), 0);
-    self.turn_begin();
-    product_fence();
-    self.issue_scores(shared_address(stages.q[0][self.group]));
-    self.turn_end();
-    product_wait<0>();
-    self.scores_done(tile_count > 0);
-    self.references();
-    sums[0] = self.exponentials(0);
-    sums[1] = self.exponentials(1);
-    self.settle(tile_count > 0, shared_address(stages.q[0][self.group]), sums);
-    self.pack_row(0);
-    self.pack_row(1);
-
-#pragma unroll 1
+    /* Most tiles are plain and have a loop of their own: instructions that are passed over must be
+     * fetched all the same, and that takes longer than what they would do. */
     for (;;) {
-        bool fresh = (++t == key_tiles);
-        if (fresh) {
-            ending = self.finish_sums();
-            self.leave(); /* the place may be where the next queries are to come */
-            /* All lanes have read it, and each says so: racecheck knows of no other way. */
-            barrier_arrive(shared_address(&shared.slot_empty[turn.barrier.index]));
-            ended = turn.slot.index;
-            turn.next();
-            q.next();
-            barrier_wait(shared_address(&shared.slot_full[turn.barrier.index]),
-                         turn.barrier.parity);
-            key_tiles = __shfl_sync(~0u, shared.slots[turn.slot.index].key_tiles, 0);
-            tile_count = __shfl_sync(~0u, shared.slots[turn.slot.index].tile_count, 0);
-            if (key_tiles == 0) {
+        if (self.next_is_plain()) {
+            self.template tile<true>();
+        } else {
+            self.template tile<false>();
+            if (self.key_tiles == 0) {
                 break;
             }
-            t = 0;
-            barrier_wait(shared_address(&shared.q_full[q.index]), q.parity);
         }
-        barrier_wait(shared_address(&shared.k_full[self.k_stage.index]), self.k_stage.parity);
-        /* One tile at a time: further on, the loader may wait for values that are still in use. A
-         * unit's last is never left out. */
-        bool passed = C::PASSES && (t < tile_count) && (t + 1 < key_tiles) && !self.sees();
-        if (passed) {
-            ++t;
-            self.pass_keys();
-            barrier_wait(shared_address(&shared.k_full[self.k_stage.index]), self.k_stage.parity);
-        }
-        if (!C::VALUES_LATE) {
-            self.wait_values();
-        }
-        self.turn_begin();
-        product_fence();
-        self.issue_scores(shared_address(stages.q[q.index][self.group]));
-        if (C::VALUES_LATE) {
-            self.wait_values();
-            product_fence();
-        }
-        self.template issue_results<0, C::VALUES_AHEAD>();
-        self.leave();
-        if (fresh) {
-            self.next_sums(shared.slots[turn.slot.index].parts[self.group]);
-            self.queries_done();
-        }
-        product_wait<1>();
-        if (C::VALUES_AHEAD < C::KEYS / 16) {
-            product_fence();
-            self.template issue_results<C::VALUES_AHEAD, C::KEYS / 16>();
-        }
-        self.turn_end();
-        self.scores_done(t < tile_count);
-        self.references();
-        sums[0] = self.exponentials(0);
-        if (!C::WAITS_HALFWAY) {
-            sums[1] = self.exponentials(1);
-        }
-        if (C::HOLD) {
-            self.hold(C::WAITS_HALFWAY ? sums[0] : sums[0] + sums[1]);
-        }
-        product_wait<0>();
-        self.results_done();
-        if (C::WAITS_HALFWAY) {
-            sums[1] = self.exponentials(1);
-            self.pack_row(0);
-        }
-        if (passed) {
-            self.pass_values();
-        }
-        if (fresh) {
-            self.write_results(shared.slots[ended], ending);
-            self.read_results(shared.slots[turn.slot.index].parts[self.group]);
-            self.stored = true;
-            if (key_tiles <= SHORT_UNIT) {
-                self.leave();
-            }
-        }
-        self.settle(t < tile_count, shared_address(stages.q[q.index][self.group]), sums);
-        if (!C::WAITS_HALFWAY) {
-            self.pack_row(0);
-        }
-        self.pack_row(1);
     }
-    self.wait_values();
-    product_fence();
-    self.template issue_results<0, C::KEYS / 16>();
-    product_wait<0>();
-    pin(self.o);
-    self.queries_done();
-    self.write_results(shared.slots[ended], ending);
-    store_wait();
+    self.last_results();
 }
 
 } // namespace bsattn

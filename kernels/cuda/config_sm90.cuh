@@ -40,6 +40,7 @@ struct Slot {
     int32_t batch;
     int32_t key_head;
     int32_t tile_count;
+    int32_t masked_count; /* of them, those whose masks count */
     int32_t key_tiles; /* 0: no more units */
 };
 

@@ -46,6 +46,7 @@ static __device__ void read_unit(const bsattn_attend_cuda_params_t &params, uint
     slot.batch = found.batch;
     slot.key_head = found.head[0] / (params.heads_q / params.heads_kv);
     slot.tile_count = item.tile_count;
+    slot.masked_count = item.masked_count;
     slot.key_tiles = item.key_tiles;
 }
 
@@ -180,7 +181,7 @@ template <class C> struct Loader {
     TileSource behind; /* its keys are loaded, its values not */
     bool waiting;      /* there is one */
 
-    /* @param mask  of a masked tile, else NULL */
+    /* @param mask  of a gathered tile, else NULL */
     __device__ __forceinline__ void keys(const TileSource &tile, const bsattn_key_tile_t *mask)
     {
         uint32_t full = shared_address(&shared.k_full[k_stage.index]);
@@ -231,7 +232,7 @@ template <class C> struct Loader {
         }
     }
 
-    __device__ __forceinline__ void masked_tiles(const Slot &slot, TileSource tile)
+    __device__ __forceinline__ void gathered_tiles(const Slot &slot, TileSource tile)
     {
 #pragma unroll 1
         for (int t = 0; t < slot.tile_count; ++t) {
@@ -307,7 +308,7 @@ template <class C> struct Loader {
         }
         q.next();
         until_fetch = min(C::V_STAGES, slot.key_tiles);
-        masked_tiles(slot, tile);
+        gathered_tiles(slot, tile);
         runs(slot, tile);
     }
 };

@@ -71,6 +71,7 @@ typedef struct cutter {
     part_t parts[PARTS_MAX];
     int part_count;
     unsigned rows; /* of all parts */
+    uint64_t granule_squares; /* of a granule that all of them see */
     keys_t events;
     keys_t pieces;
     keys_t depths; /* granules where the runs that are open began, outermost first */
@@ -132,6 +133,18 @@ static bsattn_status_t sort(keys_t *keys, keys_t *spare)
 static unsigned rows_of(const part_t *part)
 {
     return ((1u << part->group_count) - 1u) << part->group_first;
+}
+
+/* The squares of rows (a bit each) by the first `groups` 16 keys of a tile. */
+static uint64_t squares_of(unsigned rows, int groups)
+{
+    uint64_t squares = 0;
+
+    for (int w = 0; w < PARTS_MAX; ++w) {
+        uint64_t row = ((uint64_t)1 << groups) - 1;
+        squares |= (((rows >> w) & 1u) != 0) ? row << (GROUPS * w) : 0;
+    }
+    return squares;
 }
 
 static bsattn_status_t push_interval(cutter_t *cutter, int part, int64_t begin, int64_t end)
@@ -314,6 +327,13 @@ static bsattn_status_t lay_pieces(cutter_t *cutter)
     return BSATTN_OK;
 }
 
+/* All rows of the tile see all of it. */
+static bool is_whole(const cutter_t *cutter, const entry_t *entry)
+{
+    return (entry->granule < cutter->full_end) && (entry->diagonal == 0) &&
+           (entry->visible == cutter->granule_squares);
+}
+
 static seen_by_t seen_by(uint64_t visible)
 {
     return ((visible >> 32) == 0)          ? SEEN_BY_FIRST
@@ -344,33 +364,71 @@ static void place_entry(const cutter_t *cutter, bsattn_key_tile_t *tile, int pla
     }
 }
 
-/* Tiles of the entries that these see. */
-static bsattn_status_t pack_entries(cutter_t *cutter, seen_by_t halves)
+static bsattn_status_t begin_tile(cutter_t *cutter)
 {
     bsattn_tiles_t *out = cutter->out;
+    bsattn_key_tile_t *tile;
+
+    BSATTN_TRY(bsattn_array_reserve(&out->tiles, &cutter->tile_capacity, out->tile_count + 1,
+                                    sizeof(*out->tiles)));
+    tile = &out->tiles[out->tile_count++];
+    *tile = (bsattn_key_tile_t){.key_limit = cutter->params->shape.key_tile};
+    for (int g = 0; g < GROUPS; ++g) {
+        tile->key_row[g] = BSATTN_TILE_NO_KEYS;
+    }
+    return BSATTN_OK;
+}
+
+static bool is_seen(const entry_t *entry, seen_by_t halves)
+{
+    return (seen_by(entry->visible) & halves) != 0;
+}
+
+/* The first entry behind so many whole ones that the others fill tiles to the end. */
+static size_t find_rest(const cutter_t *cutter, seen_by_t halves)
+{
+    size_t count = 0;
+    size_t e = 0;
+
+    for (size_t i = 0; i < cutter->entry_count; ++i) {
+        const entry_t *entry = &cutter->entries[i];
+        count += (is_seen(entry, halves) && is_whole(cutter, entry)) ? 1 : 0;
+    }
+    for (count %= (size_t)cutter->tile_granules; count > 0; ++e) {
+        const entry_t *entry = &cutter->entries[e];
+        count -= (is_seen(entry, halves) && is_whole(cutter, entry)) ? 1 : 0;
+    }
+    return e;
+}
+
+/* Tiles of the entries that these halves see: of whole ones from `rest` on, or of the others. */
+static bsattn_status_t pack_entries(cutter_t *cutter, seen_by_t halves, size_t rest, bool whole)
+{
     int place = cutter->tile_granules;
 
     for (size_t e = 0; e < cutter->entry_count; ++e) {
         const entry_t *entry = &cutter->entries[e];
-        if ((seen_by(entry->visible) & halves) == 0) {
+        if (!is_seen(entry, halves) || (((e >= rest) && is_whole(cutter, entry)) != whole)) {
             continue;
         }
         if (place == cutter->tile_granules) {
-            bsattn_key_tile_t *tile;
-            BSATTN_TRY(bsattn_array_reserve(&out->tiles, &cutter->tile_capacity,
-                                            out->tile_count + 1, sizeof(*out->tiles)));
-            tile = &out->tiles[out->tile_count++];
-            *tile = (bsattn_key_tile_t){.key_limit = cutter->params->shape.key_tile};
-            for (int g = 0; g < GROUPS; ++g) {
-                tile->key_row[g] = BSATTN_TILE_NO_KEYS;
-            }
+            BSATTN_TRY(begin_tile(cutter));
             place = 0;
         }
-        place_entry(cutter, &out->tiles[out->tile_count - 1], place, entry);
+        place_entry(cutter, &cutter->out->tiles[cutter->out->tile_count - 1], place, entry);
         /* What follows the end of the keys in a tile would lie behind its limit. */
         place = (entry->granule >= cutter->full_end) ? cutter->tile_granules : place + 1;
     }
     return BSATTN_OK;
+}
+
+/* Tiles that hide something come first and are few: kernels need not look at the masks of others. */
+static bsattn_status_t pack_halves(cutter_t *cutter, seen_by_t halves)
+{
+    size_t rest = find_rest(cutter, halves);
+
+    BSATTN_TRY(pack_entries(cutter, halves, rest, false));
+    return pack_entries(cutter, halves, rest, true);
 }
 
 /* Two sequences of tiles, one after the other from `first` on, become one: a tile of each in turn. */
@@ -401,15 +459,15 @@ static bsattn_status_t pack_tiles(cutter_t *cutter)
     size_t second;
 
     if (cutter->params->shape.passes == 0) {
-        return pack_entries(cutter, SEEN_BY_ANY);
+        return pack_halves(cutter, SEEN_BY_ANY);
     }
-    BSATTN_TRY(pack_entries(cutter, SEEN_BY_FIRST));
+    BSATTN_TRY(pack_halves(cutter, SEEN_BY_FIRST));
     second = cutter->out->tile_count;
-    BSATTN_TRY(pack_entries(cutter, SEEN_BY_SECOND));
+    BSATTN_TRY(pack_halves(cutter, SEEN_BY_SECOND));
     if ((second > first) && (cutter->out->tile_count > second)) {
         BSATTN_TRY(interleave(cutter, first, second));
     }
-    return pack_entries(cutter, SEEN_BY_BOTH);
+    return pack_halves(cutter, SEEN_BY_BOTH);
 }
 
 /* ---------------------------------------------------------------------------------------- items */
@@ -433,6 +491,7 @@ static void find_parts(cutter_t *cutter, int64_t row)
             cutter->rows |= rows_of(part);
         }
     }
+    cutter->granule_squares = squares_of(cutter->rows, cutter->granule / BSATTN_TILE_GROUP);
 }
 
 /* Where the state of a half's first row is: known from any of its parts. */
@@ -450,6 +509,21 @@ static int32_t state_row(const cutter_t *cutter, int half)
         }
     }
     return 0;
+}
+
+/* Of the tiles from tile_first on, those up to the last that hides anything from the rows. */
+static int32_t masked_count(const cutter_t *cutter, size_t tile_first, unsigned rows)
+{
+    const bsattn_tiles_t *out = cutter->out;
+    int key_tile = cutter->params->shape.key_tile;
+    uint64_t all = squares_of(rows, key_tile / BSATTN_TILE_GROUP);
+    size_t end = out->tile_count;
+
+    while ((end > tile_first) && (out->tiles[end - 1].key_limit == key_tile) &&
+           (out->tiles[end - 1].diagonal == 0) && ((out->tiles[end - 1].visible & all) == all)) {
+        --end;
+    }
+    return (int32_t)(end - tile_first);
 }
 
 static bsattn_status_t push_item(cutter_t *cutter, int64_t row, size_t tile_first, size_t run_first)
@@ -477,6 +551,7 @@ static bsattn_status_t push_item(cutter_t *cutter, int64_t row, size_t tile_firs
         .row = {(int32_t)row, (int32_t)(pair ? row : row + BSATTN_TILE_HALF)},
         .state_row = {state_row(cutter, 0), state_row(cutter, pair ? 0 : 1)},
         .tile_count = (int32_t)(out->tile_count - tile_first),
+        .masked_count = masked_count(cutter, tile_first, cutter->rows * copies),
         .run_count = (int32_t)(out->run_count - run_first),
         .key_tiles = (int32_t)key_tiles,
         .active = (uint8_t)(cutter->rows * copies),

@@ -421,9 +421,11 @@ static void check_apart(const bsattn_tiles_params_t *params, const bsattn_tiles_
     }
 }
 
-/* Masked tiles are full but for the last, in ascending order, and hold no stretch of keys that
- * could be a tile of a run; where blocks may be there twice, such stretches may come about. Where
- * halves pass over tiles, that goes for the tiles of each half and of both.
+/* Gathered tiles are those that hide something and then the others. Each of the two are full but for
+ * the last that hides something, in ascending order, and hold no stretch of keys that could be a tile
+ * of a run; where blocks may be there twice, such stretches may come about. What all rows see is not
+ * among what hides something if it could fill a tile. Where halves pass over tiles, all that goes for
+ * the tiles of each half and of both.
  * @param halves  those whose tiles are meant; 0: all tiles */
 static void check_density(const bsattn_tiles_params_t *params, const bsattn_tiles_t *tiles,
                           const bsattn_tile_item_t *item, bool twice, unsigned halves)
@@ -432,12 +434,18 @@ static void check_density(const bsattn_tiles_params_t *params, const bsattn_tile
     int places = params->shape.key_tile / granule;
     int64_t row_before = -1;
     int stretch = 0;
+    int whole = 0;
     bool ended = false;
 
     for (int32_t t = 0; t < item->tile_count; ++t) {
         const bsattn_key_tile_t *tile = &tiles->tiles[item->tile_first + t];
         int used = check_tile(params, tile);
 
+        if (t == item->masked_count) {
+            row_before = -1;
+            stretch = 0;
+            ended = false;
+        }
         if ((halves != 0) && (halves_of(tile, UINT64_MAX) != halves)) {
             continue;
         }
@@ -446,11 +454,34 @@ static void check_density(const bsattn_tiles_params_t *params, const bsattn_tile
         for (int place = 0; place < used; ++place) {
             int64_t row = tile->key_row[place * granule / GROUP];
             bool next = (row == row_before + granule);
+            bool all = sees_all(params, item, tile, place);
             assert_true((row > row_before) || (twice && (row == row_before)));
-            stretch = !sees_all(params, item, tile, place) ? 0 : (next ? stretch + 1 : 1);
+            stretch = !all ? 0 : (next ? stretch + 1 : 1);
             assert_true(twice || (stretch < places));
             row_before = row;
+            whole += (all && (t < item->masked_count)) ? 1 : 0;
+            assert_true(all || (t < item->masked_count));
         }
+        assert_true((used == places) || (t < item->masked_count));
+    }
+    assert_true(whole < places);
+}
+
+/* The last masked tile hides something. */
+static void check_masked_count(const bsattn_tiles_params_t *params, const bsattn_tiles_t *tiles,
+                               const bsattn_tile_item_t *item)
+{
+    int places = params->shape.key_tile / granule_of(params);
+    bool all = true;
+
+    assert_in_range(item->masked_count, 0, item->tile_count);
+    if (item->masked_count > 0) {
+        const bsattn_key_tile_t *tile = &tiles->tiles[item->tile_first + item->masked_count - 1];
+        all = (check_tile(params, tile) == places);
+        for (int place = 0; all && (place < places); ++place) {
+            all = sees_all(params, item, tile, place);
+        }
+        assert_false(all);
     }
 }
 
@@ -500,6 +531,7 @@ static void check_items(const bsattn_tiles_params_t *params, const bsattn_tiles_
         assert_true((item->row[0] % rows == 0) && (item->row[0] < params->tokens));
         assert_int_equal(item->row[1], item->row[0] + (pair ? 0 : BSATTN_TILE_HALF));
         check_flags(params, item);
+        check_masked_count(params, tiles, item);
         if (params->shape.passes != 0) {
             check_apart(params, tiles, item);
             for (unsigned halves = 1; halves <= 3; ++halves) {
