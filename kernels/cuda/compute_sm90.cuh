@@ -586,7 +586,6 @@ template <class C> __device__ __forceinline__ bool Consumer<C>::first_tile()
 /* On to the unit after. */
 template <class C> __device__ __forceinline__ void Consumer<C>::next_unit()
 {
-    ending = finish_sums();
     leave(); /* the place may be where the next queries are to come */
     /* All lanes have read it, and each says so: racecheck knows of no other way. */
     barrier_arrive(shared_address(&shared.slot_empty[turn.barrier.index]));
@@ -643,6 +642,7 @@ __device__ __forceinline__ void Consumer<C>::tile()
     issue_results<0, C::VALUES_AHEAD>();
     leave();
     if (fresh) {
+        ending = finish_sums();
         next_sums(shared.slots[turn.slot.index].parts[group]);
         queries_done();
     }
@@ -666,7 +666,7 @@ __device__ __forceinline__ void Consumer<C>::tile()
         sums[1] = row_sum(1);
     }
     if (C::HOLD) {
-        hold(C::WAITS_HALFWAY ? s[SCORES - 3] : sums[0] + sums[1]);
+        hold(s[SCORES - (C::WAITS_HALFWAY ? 3 : 1)]);
     }
     product_wait<0>();
     results_done();
@@ -700,6 +700,7 @@ template <class C> __device__ __forceinline__ void Consumer<C>::last_results()
     product_wait<0>();
     pin(o);
     queries_done();
+    ending = finish_sums();
     write_results(shared.slots[ended], ending);
     store_wait();
 }
