@@ -46,7 +46,7 @@ template <class C> struct Consumer {
     int key_tiles;
     int ended; /* slot of the unit whose results are in o */
 
-    float m[2]; /* the rows' references, or NO_REFERENCE */
+    float m[2];      /* the rows' references, or NO_REFERENCE */
     float l[2];      /* this thread's columns only, until the end */
     float sums[2];   /* of the tile at hand, the same columns */
     float s[SCORES]; /* scores, then probabilities */
@@ -376,18 +376,17 @@ template <class C> struct Consumer {
 
     /* Of the unit that ends: the sums of both rows, and the reference of one, lane / 4 + 8 * (lane % 4)
      * for lane % 4 < 2. */
-    struct Ending {
+    struct {
         float sum[2];
         float m;
     } ending;
 
     __device__ __forceinline__ void next_sums(const Part &part);
     __device__ __forceinline__ void read_results(const Part &part);
-    __device__ __forceinline__ Ending finish_sums() const;
+    __device__ __forceinline__ void finish_sums();
     __device__ __forceinline__ void write_state(const Part &part);
-    __device__ __forceinline__ void send_results(const Part &part, int batch,
-                                                 const float (&sum)[2]);
-    __device__ __forceinline__ void write_results(const Slot &slot, const Ending &ending);
+    __device__ __forceinline__ void send_results(const Part &part, int batch);
+    __device__ __forceinline__ void write_results();
     __device__ __forceinline__ void scores_done(bool masked);
     __device__ __forceinline__ void results_done();
     __device__ __forceinline__ void start_unit();
@@ -445,18 +444,14 @@ template <class C> __device__ __forceinline__ void Consumer<C>::read_results(con
 }
 
 /* The sums of the unit are complete. */
-template <class C>
-__device__ __forceinline__ typename Consumer<C>::Ending Consumer<C>::finish_sums() const
+template <class C> __device__ __forceinline__ void Consumer<C>::finish_sums()
 {
-    Ending ending;
-
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
         float sum = l[h] + __shfl_xor_sync(~0u, l[h], 1);
         ending.sum[h] = sum + __shfl_xor_sync(~0u, sum, 2);
     }
     ending.m = (lane % 2 == 0) ? m[0] : m[1];
-    return ending;
 }
 
 template <class C> __device__ __forceinline__ void Consumer<C>::write_state(const Part &part)
@@ -472,9 +467,9 @@ template <class C> __device__ __forceinline__ void Consumer<C>::write_state(cons
 /* Final results go out through the place of the unit's queries, a warp's 16 rows by one copy, which is
  * under way when this returns. */
 template <class C>
-__device__ __forceinline__ void Consumer<C>::send_results(const Part &part, int batch,
-                                                          const float (&sum)[2])
+__device__ __forceinline__ void Consumer<C>::send_results(const Part &part, int batch)
 {
+    const float(&sum)[2] = ending.sum;
     float factor[2] = {(sum[0] == 0.0f) ? 0.0f : reciprocal(sum[0]),
                        (sum[1] == 0.0f) ? 0.0f : reciprocal(sum[1])};
     uint32_t rows = shared_address(stages.q[leaving.index][group]) + warp * 16 * C::D * 2;
@@ -498,9 +493,9 @@ __device__ __forceinline__ void Consumer<C>::send_results(const Part &part, int 
     }
 }
 
-template <class C>
-__device__ __forceinline__ void Consumer<C>::write_results(const Slot &slot, const Ending &ending)
+template <class C> __device__ __forceinline__ void Consumer<C>::write_results()
 {
+    const Slot &slot = shared.slots[ended];
     const bsattn_attend_cuda_params_t &params = arguments.params;
     const Part &part = slot.parts[group];
     bool last = ((part.last >> warp) & 1) != 0;
@@ -510,7 +505,7 @@ __device__ __forceinline__ void Consumer<C>::write_results(const Slot &slot, con
         return;
     }
     if (last) {
-        send_results(part, slot.batch, ending.sum);
+        send_results(part, slot.batch);
     } else {
         write_state(part);
     }
@@ -642,7 +637,7 @@ __device__ __forceinline__ void Consumer<C>::tile()
     issue_results<0, C::VALUES_AHEAD>();
     leave();
     if (fresh) {
-        ending = finish_sums();
+        finish_sums();
         next_sums(shared.slots[turn.slot.index].parts[group]);
         queries_done();
     }
@@ -652,11 +647,10 @@ __device__ __forceinline__ void Consumer<C>::tile()
         issue_results<C::VALUES_AHEAD, C::KEYS / 16>();
     }
     turn_end();
+    scores_done(!PLAIN && (t < masked_count));
     if (PLAIN) {
-        pin(s);
         hold_back();
     } else {
-        scores_done(t < masked_count);
         references(t < masked_count);
     }
     exponentials(0);
@@ -681,7 +675,7 @@ __device__ __forceinline__ void Consumer<C>::tile()
         pass_values();
     }
     if (fresh) {
-        write_results(shared.slots[ended], ending);
+        write_results();
         read_results(shared.slots[turn.slot.index].parts[group]);
         stored = true;
         if (key_tiles <= SHORT_UNIT) {
@@ -700,8 +694,8 @@ template <class C> __device__ __forceinline__ void Consumer<C>::last_results()
     product_wait<0>();
     pin(o);
     queries_done();
-    ending = finish_sums();
-    write_results(shared.slots[ended], ending);
+    finish_sums();
+    write_results();
     store_wait();
 }
 

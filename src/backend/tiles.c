@@ -275,7 +275,7 @@ static bsattn_status_t sweep(cutter_t *cutter)
     return BSATTN_OK;
 }
 
-/* --------------------------------------------------------------------------------- masked tiles */
+/* ------------------------------------------------------------------------------- gathered tiles */
 
 static void add_squares(const cutter_t *cutter, entry_t *entry, uint64_t piece)
 {
@@ -384,21 +384,20 @@ static bool is_seen(const entry_t *entry, seen_by_t halves)
     return (seen_by(entry->visible) & halves) != 0;
 }
 
-/* The first entry behind so many whole ones that the others fill tiles to the end. */
+/* The first entry from which on whole ones fill tiles to the end. */
 static size_t find_rest(const cutter_t *cutter, seen_by_t halves)
 {
-    size_t count = 0;
-    size_t e = 0;
+    size_t rest = cutter->entry_count;
+    int place = 0; /* whole ones from the end, in their tile */
 
-    for (size_t i = 0; i < cutter->entry_count; ++i) {
-        const entry_t *entry = &cutter->entries[i];
-        count += (is_seen(entry, halves) && is_whole(cutter, entry)) ? 1 : 0;
-    }
-    for (count %= (size_t)cutter->tile_granules; count > 0; ++e) {
+    for (size_t e = cutter->entry_count; e-- > 0;) {
         const entry_t *entry = &cutter->entries[e];
-        count -= (is_seen(entry, halves) && is_whole(cutter, entry)) ? 1 : 0;
+        if (is_seen(entry, halves) && is_whole(cutter, entry) && (++place == cutter->tile_granules)) {
+            rest = e;
+            place = 0;
+        }
     }
-    return e;
+    return rest;
 }
 
 /* Tiles of the entries that these halves see: of whole ones from `rest` on, or of the others. */
