@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/launch_cuda.h"
 #include "backend/lists.h"
 #include "backend/tiles.h"
 #include "base/array.h"
@@ -886,21 +887,45 @@ bsattn_stats_t bsattn_gpu_case_time(bsattn_gpu_case_t *gpu, int repeats)
     return stats;
 }
 
+/* Launches made ready for a set, in the order of their steps. */
+static void make_launches(const bsattn_gpu_case_t *gpu, int set, cudaStream_t stream,
+                          cudaGraphExec_t *launches)
+{
+    for (int s = 0; s < gpu->params.launches; ++s) {
+        launches[s] = NULL;
+        bsattn_gpu_check_status(bsattn_cuda_launch_make(gpu->params.kernel,
+                                                        &gpu->launches[s].params[set], stream,
+                                                        &launches[s]),
+                                gpu->params.kernel->name);
+    }
+}
+
 void bsattn_gpu_case_time_host(bsattn_gpu_case_t *gpu, int repeats, bsattn_stats_t *launch_us_p,
                                bsattn_stats_t *total_us_p)
 {
     enum { WARM_UP = 20 };
+    int per_set = gpu->params.launches;
+    size_t count = (size_t)gpu->params.sets * (size_t)per_set;
+    cudaGraphExec_t *launches = bsattn_gpu_host_new(count, sizeof(*launches));
     double *launch_us = bsattn_gpu_host_new((size_t)repeats, sizeof(*launch_us));
     double *total_us = bsattn_gpu_host_new((size_t)repeats, sizeof(*total_us));
+    cudaStream_t stream;
 
+    BSATTN_GPU_TRY(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+    for (int set = 0; set < gpu->params.sets; ++set) {
+        make_launches(gpu, set, stream, &launches[set * per_set]);
+    }
     BSATTN_GPU_TRY(cudaDeviceSynchronize());
     for (int r = -WARM_UP; r < repeats; ++r) {
+        const cudaGraphExec_t *now = &launches[(r + WARM_UP) % gpu->params.sets * per_set];
         double start_ms = bsattn_clock_ms();
         double launched_ms;
 
-        run_or_end(gpu, (r + WARM_UP) % gpu->params.sets);
+        for (int s = 0; s < per_set; ++s) {
+            BSATTN_GPU_TRY(cudaGraphLaunch(now[s], stream));
+        }
         launched_ms = bsattn_clock_ms();
-        BSATTN_GPU_TRY(cudaStreamSynchronize(NULL));
+        BSATTN_GPU_TRY(cudaStreamSynchronize(stream));
         if (r >= 0) {
             launch_us[r] = 1e3 * (launched_ms - start_ms);
             total_us[r] = 1e3 * (bsattn_clock_ms() - start_ms);
@@ -908,6 +933,11 @@ void bsattn_gpu_case_time_host(bsattn_gpu_case_t *gpu, int repeats, bsattn_stats
     }
     *launch_us_p = bsattn_stats_of(launch_us, (size_t)repeats);
     *total_us_p = bsattn_stats_of(total_us, (size_t)repeats);
+    for (size_t i = 0; i < count; ++i) {
+        bsattn_cuda_launch_destroy(&launches[i]);
+    }
+    BSATTN_GPU_TRY(cudaStreamDestroy(stream));
+    free(launches);
     free(launch_us);
     free(total_us);
 }
