@@ -13,7 +13,7 @@
  *   sparse   random 128-blocks; bar: FlexAttention's rate on an H200
  *   presets  local, dilated, ultra_sparse; bar: FlexAttention's rate
  *   lists    L blocks in every row's list; bar: a share of the roof
- *   small    the host's time for a launch, and the time until its end
+ *   small    the host's time to start a launch that was made ready, and the time until its end
  *
  * One launch of one rank. Inputs are random normal numbers, several sets taking turns where they
  * would stay in the L2. A rate counts 4 * D floating point operations per unmasked token pair.

@@ -100,7 +100,7 @@ int bsattn_gpu_case_run(bsattn_gpu_case_t *gpu, int set);
 /** Times of runs without the rows without keys, in ms of one run, by events on the GPU. */
 bsattn_stats_t bsattn_gpu_case_time(bsattn_gpu_case_t *gpu, int repeats);
 
-/** Times in us from calling launch() to its return, and to completion. */
+/** Times in us of starting launches that were made ready, and of that until their completion. */
 void bsattn_gpu_case_time_host(bsattn_gpu_case_t *gpu, int repeats, bsattn_stats_t *launch_us_p,
                                bsattn_stats_t *total_us_p);
 

@@ -361,7 +361,8 @@ template <class C> struct Consumer {
         return part.state_row + 16 * warp + row;
     }
 
-    /* This thread's results in the state of the warp's rows: RESULTS / 4 places, 32 apart. */
+    /* This thread's results in the state of the warp's rows: RESULTS / 4 places, 32 apart. They are read
+     * and written once in a launch, and the first to leave the L2. */
     __device__ __forceinline__ float4 *state_o(const Part &part) const
     {
         return reinterpret_cast<float4 *>(arguments.params.state_o + state_row(part, 0) * C::D) +
@@ -434,7 +435,7 @@ template <class C> __device__ __forceinline__ void Consumer<C>::read_results(con
         const float4 *from = state_o(part);
 #pragma unroll
         for (int i = 0; i < RESULTS / 4; ++i) {
-            float4 four = from[32 * i];
+            float4 four = __ldcs(from + 32 * i);
             o[4 * i] = four.x;
             o[4 * i + 1] = four.y;
             o[4 * i + 2] = four.z;
@@ -460,7 +461,8 @@ template <class C> __device__ __forceinline__ void Consumer<C>::write_state(cons
 
 #pragma unroll
     for (int i = 0; i < RESULTS / 4; ++i) {
-        to[32 * i] = make_float4(o[4 * i], o[4 * i + 1], o[4 * i + 2], o[4 * i + 3]);
+        __stcs(to + 32 * i,
+               make_float4(o[4 * i], o[4 * i + 1], o[4 * i + 2], o[4 * i + 3]));
     }
 }
 

@@ -50,14 +50,14 @@ static __device__ void read_unit(const bsattn_attend_cuda_params_t &params, uint
     slot.key_tiles = item.key_tiles;
 }
 
-/* Results of earlier launches that a unit goes on from. */
+/* ---------------------------------------------------------------------------------------- loading */
+
+/* Bring near the results of earlier launches that a unit goes on from: as late as its first keys, since
+ * much of what comes earlier has left the L2 again before it is read. */
 template <class C>
 __device__ __forceinline__ void prefetch_state(const bsattn_attend_cuda_params_t &params,
                                                const Slot &slot)
 {
-    if (slot.key_tiles == 0) {
-        return;
-    }
 #pragma unroll 1
     for (int g = 0; g < C::GROUPS; ++g) {
         const Part &part = slot.parts[g];
@@ -68,8 +68,6 @@ __device__ __forceinline__ void prefetch_state(const bsattn_attend_cuda_params_t
         }
     }
 }
-
-/* ---------------------------------------------------------------------------------------- loading */
 
 /* A key tile, and where it comes from. */
 struct TileSource {
@@ -123,7 +121,6 @@ template <class C> struct Fetcher {
         Slot &slot = shared.slots[turn.slot.index];
 
         read_unit(arguments.params, unit, slot);
-        prefetch_state<C>(arguments.params, slot);
         barrier_arrive(shared_address(&shared.slot_full[turn.barrier.index]));
         turn.next();
         return unit < arguments.params.unit_count;
@@ -307,6 +304,7 @@ template <class C> struct Loader {
                                       slot.parts[g].row, slot.parts[g].head, slot.batch, 0);
         }
         q.next();
+        prefetch_state<C>(arguments.params, slot);
         until_fetch = min(C::V_STAGES, slot.key_tiles);
         gathered_tiles(slot, tile);
         runs(slot, tile);
