@@ -11,7 +11,7 @@
  * that do not count. `wall` is the time of bsattn_execute() by the host's clock, `total` what
  * bsattn_plan_timings() tells of it (on a GPU by the GPU's clock; of the slowest rank), both medians
  * in us. T sets of tensors take turns: with more than one, every execution is of others than the one
- * before. Results are poisoned before what counts, and every set's last is compared with the fp64
+ * before, and on a GPU its launch is put together anew. Results are poisoned before what counts, and every set's last is compared with the fp64
  * reference: exit code 1 if one is off; 77 for --backend cuda without a GPU.
  */
 #include <getopt.h>
@@ -367,13 +367,17 @@ static bool is_cuda(const char *backend)
 
 int main(int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"pattern", required_argument, NULL, 'p'}, {"seq", required_argument, NULL, 'n'},
-        {"heads", required_argument, NULL, 'h'},   {"head-dim", required_argument, NULL, 'd'},
-        {"block", required_argument, NULL, 'B'},   {"dtype", required_argument, NULL, 't'},
-        {"backend", required_argument, NULL, 'b'}, {"ranks", required_argument, NULL, 'P'},
-        {"repeats", required_argument, NULL, 'r'}, {"tensors", required_argument, NULL, 'T'},
-        {NULL, 0, NULL, 0}};
+    static const struct option options[] = {{"pattern", required_argument, NULL, 'p'},
+                                            {"seq", required_argument, NULL, 'n'},
+                                            {"heads", required_argument, NULL, 'h'},
+                                            {"head-dim", required_argument, NULL, 'd'},
+                                            {"block", required_argument, NULL, 'B'},
+                                            {"dtype", required_argument, NULL, 't'},
+                                            {"backend", required_argument, NULL, 'b'},
+                                            {"ranks", required_argument, NULL, 'P'},
+                                            {"repeats", required_argument, NULL, 'r'},
+                                            {"tensors", required_argument, NULL, 'T'},
+                                            {NULL, 0, NULL, 0}};
     static bench_t bench = {.pattern_text = "local(window=256)", .repeats = 200, .set_count = 1};
     char reason[256];
     int option;
@@ -386,8 +390,13 @@ int main(int argc, char **argv)
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
         read_option(&bench, option, optarg);
     }
+    if (optind < argc) {
+        usage("unexpected", argv[optind]);
+    }
     if (bench.repeats < bench.set_count) {
-        usage("--tensors", "more than --repeats");
+        (void)fprintf(stderr, "execute: --tensors %d: at most --repeats, %d\n", bench.set_count,
+                      bench.repeats);
+        return BSATTN_ERR_INPUT;
     }
     if (is_cuda(bench.params.backend) && (bsattn_backend_gpus(reason, sizeof(reason)) == 0)) {
         printf("skipped: %s\n", reason);

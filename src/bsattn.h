@@ -248,7 +248,8 @@ BSATTN_API void bsattn_estimate_destroy(bsattn_estimate_t *estimate);
 
 /** Who computes: the ranks, how they exchange and what they compute with. With the backend cuda a
  *  process has one GPU; functions that take a context or a plan make it the current one of the
- *  calling thread. */
+ *  calling thread, and while one of them runs no other thread may wait for all of that GPU
+ *  (cudaDeviceSynchronize(); waiting for a stream is fine). */
 typedef struct bsattn_context bsattn_context_t;
 
 typedef struct bsattn_context_params {
@@ -393,7 +394,7 @@ typedef struct bsattn_check_result {
 } bsattn_check_result_t;
 
 /** Compare results with an fp64 reference on sampled query rows. Collective.
- *  @param tensors  as given to the last bsattn_execute(); lse must not be NULL
+ *  @param tensors  as given to a bsattn_execute() of the plan, and not touched since; lse must not be NULL
  *  @param rows     query rows to sample over all ranks (each is one token of one head); 0: all of
  *                  them
  *  @param seed     of the sample

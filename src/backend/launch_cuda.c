@@ -11,9 +11,8 @@ static bsattn_status_t capture(const bsattn_cuda_kernel_t *kernel,
     cudaError_t launched;
     cudaError_t ended;
 
-    BSATTN_TRY(
-        bsattn_cuda_check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal),
-                          "cudaStreamBeginCapture"));
+    BSATTN_TRY(bsattn_cuda_check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal),
+                                 "cudaStreamBeginCapture"));
     launched = (cudaError_t)kernel->launch(params, stream);
     ended = cudaStreamEndCapture(stream, graph_p); /* whatever came before */
     BSATTN_TRY(bsattn_cuda_check(launched, kernel->name));
@@ -23,10 +22,15 @@ static bsattn_status_t capture(const bsattn_cuda_kernel_t *kernel,
 static bsattn_status_t instantiate(cudaGraph_t graph, cudaStream_t stream,
                                    cudaGraphExec_t *launch_p)
 {
-    BSATTN_TRY(
-        bsattn_cuda_check(cudaGraphInstantiate(launch_p, graph, 0), "cudaGraphInstantiate"));
+    bsattn_status_t status;
+
+    BSATTN_TRY(bsattn_cuda_check(cudaGraphInstantiate(launch_p, graph, 0), "cudaGraphInstantiate"));
     /* Its memory is taken now, not when it is started first. */
-    return bsattn_cuda_check(cudaGraphUpload(*launch_p, stream), "cudaGraphUpload");
+    status = bsattn_cuda_check(cudaGraphUpload(*launch_p, stream), "cudaGraphUpload");
+    if (status != BSATTN_OK) {
+        bsattn_cuda_launch_destroy(launch_p);
+    }
+    return status;
 }
 
 bsattn_status_t bsattn_cuda_launch_make(const bsattn_cuda_kernel_t *kernel,

@@ -31,8 +31,8 @@ typedef struct cuda_work {
     bsattn_work_t super;
     bsattn_cuda_queue_t queue;
     const bsattn_cuda_kernel_t *kernel;
-    cudaGraphExec_t launch; /* of an execution's only step; NULL: there are more, or nothing to do */
-    bool launch_ready;      /* for the tensors at hand */
+    cudaGraphExec_t launch;          /* of the only step; NULL: there are more, or nothing to do */
+    bsattn_tensors_t launch_tensors; /* that it is for */
     bool in_place; /* keys of step 0 are read in the caller's tensors */
     cuda_step_t *steps;
     char *chunks[2];
@@ -397,9 +397,8 @@ static bsattn_status_t work_image(cuda_work_t *cuda)
 
 /* --------------------------------------------------------------------------------------- launches */
 
-/* Where a launch is all there is to an execution, what the driver takes for it is a good part of the
- * time. Among exchanges it is not seen. It is made with tensors that are none, so that all it takes is
- * there before an execution. */
+/* Plans of one step start their attend as a graph; among several steps it would not be seen. The
+ * tensors are not known yet: the address of the image stands in for them and is never read. */
 static bsattn_status_t work_launch(cuda_work_t *cuda)
 {
     bsattn_attend_cuda_params_t attend = cuda->steps[0].attend;
@@ -414,20 +413,38 @@ static bsattn_status_t work_launch(cuda_work_t *cuda)
     return bsattn_cuda_launch_make(cuda->kernel, &attend, cuda->queue.compute, &cuda->launch);
 }
 
+static bool same_tensors(const bsattn_tensors_t *a, const bsattn_tensors_t *b)
+{
+    return (a->q == b->q) && (a->k == b->k) && (a->v == b->v) && (a->o == b->o) &&
+           (a->lse == b->lse);
+}
+
+/* Make the launch ready for tensors that come a second time in a row. Nothing may wait for the whole
+ * device meanwhile, a thread of the caller's included, so this is not done for tensors that always
+ * change. Should it fail, the launch is put together like any other. */
+static void ready_launch(cuda_work_t *cuda, const bsattn_tensors_t *before)
+{
+    if ((cuda->launch == NULL) || !same_tensors(before, &cuda->tensors) ||
+        same_tensors(&cuda->launch_tensors, &cuda->tensors)) {
+        return;
+    }
+    cuda->launch_tensors = (bsattn_tensors_t){.q = NULL};
+    if (bsattn_cuda_launch_make(cuda->kernel, &cuda->steps[0].attend, cuda->queue.compute,
+                                &cuda->launch) == BSATTN_OK) {
+        cuda->launch_tensors = cuda->tensors;
+    }
+}
+
 /* Start a step, which has work. */
 static bsattn_status_t start_attend(cuda_work_t *cuda, const bsattn_attend_cuda_params_t *attend)
 {
     cudaStream_t compute = cuda->queue.compute;
 
-    if (cuda->launch == NULL) {
-        return bsattn_cuda_check((cudaError_t)cuda->kernel->launch(attend, compute),
-                                 cuda->kernel->name);
+    if ((cuda->launch != NULL) && same_tensors(&cuda->launch_tensors, &cuda->tensors)) {
+        return bsattn_cuda_check(cudaGraphLaunch(cuda->launch, compute), "cudaGraphLaunch");
     }
-    if (!cuda->launch_ready) {
-        BSATTN_TRY(bsattn_cuda_launch_make(cuda->kernel, attend, compute, &cuda->launch));
-        cuda->launch_ready = true;
-    }
-    return bsattn_cuda_check(cudaGraphLaunch(cuda->launch, compute), "cudaGraphLaunch");
+    return bsattn_cuda_check((cudaError_t)cuda->kernel->launch(attend, compute),
+                             cuda->kernel->name);
 }
 
 /* ----------------------------------------------------------------------------------------- life */
@@ -571,13 +588,14 @@ void bsattn_work_cuda_movement(const bsattn_work_t *work, int step, bsattn_movem
 
 /* --------------------------------------------------------------------------------- an execution */
 
-/* When a step's attend begins: an event takes a small problem a tenth of its time, so where an execution
- * begins with an attend there is one for both. */
+/* When a step's attend begins: an event takes a small problem a tenth of its time, so where an attend is
+ * all there is to an execution there is one for both. */
 static cudaEvent_t begin_of(const cuda_work_t *cuda, int step)
 {
-    bool first = (step == 0) && (cuda->own.params.copy_count == 0) && (cuda->clear_count == 0);
+    bool all = (cuda->super.params.schedule->step_count == 1) &&
+               (cuda->own.params.copy_count == 0) && (cuda->clear_count == 0);
 
-    return first ? cuda->start : cuda->steps[step].begin;
+    return all ? cuda->start : cuda->steps[step].begin;
 }
 
 /* Gather keys and values out of the tensors. */
@@ -596,15 +614,8 @@ static bsattn_status_t pack(const cuda_work_t *cuda, cuda_packing_t *own, cudaSt
     return bsattn_cuda_check((cudaError_t)bsattn_rows_cuda(params, stream), "packing values");
 }
 
-static bool same_tensors(const bsattn_tensors_t *a, const bsattn_tensors_t *b)
-{
-    return (a->q == b->q) && (a->k == b->k) && (a->v == b->v) && (a->o == b->o) &&
-           (a->lse == b->lse);
-}
-
 static void take_tensors(cuda_work_t *cuda, const bsattn_tensors_t *tensors)
 {
-    cuda->launch_ready = cuda->launch_ready && same_tensors(&cuda->tensors, tensors);
     cuda->tensors = *tensors;
     cuda->outgoing_packed = false;
     for (int s = 0; s < cuda->super.params.schedule->step_count; ++s) {
@@ -636,10 +647,12 @@ bsattn_status_t bsattn_work_cuda_begin(bsattn_work_t *work, const bsattn_tensors
 {
     cuda_work_t *cuda = (cuda_work_t *)work;
     cudaStream_t compute = cuda->queue.compute;
+    bsattn_tensors_t before = cuda->tensors;
 
     BSATTN_TRY(check_alignment(tensors));
     BSATTN_TRY(bsattn_cuda_enter(work->backend));
     take_tensors(cuda, tensors);
+    ready_launch(cuda, &before);
     cuda->recorded = 0;
     cuda->seen = 0;
     BSATTN_TRY(bsattn_cuda_event_record(cuda->start, compute));
