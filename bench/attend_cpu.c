@@ -21,14 +21,13 @@
 
 #include "kernels/attend.h"
 #include "kernels/reference.h"
+#include "problem/problem.h"
 
 enum { TOKENS = 4096, SGEMM_SIZE = 2048, REPEATS_MAX = 101, CHECK_ROWS = 24 };
 
 typedef enum base { BASE_SGEMM, BASE_DENSE } base_t;
 
 enum { LIST_DENSE = 0, LIST_CAUSAL = -1 };
-
-static const char *const dtype_names[] = {"f32", "f16", "bf16"};
 
 typedef struct bench_case {
     const char *name;
@@ -450,8 +449,8 @@ static int case_run(const bench_case_t *spec, const sgemm_t *sgemm, int threads,
         verdict = ratio >= spec->bar ? "PASS" : "MISS";
     }
     printf("%-7s %-8s %7d %-5s %8d %5d %5s %9.1f %-5s %9.1f %6.3f %5.2f %-4s %s\n", spec->name,
-           bsattn_attend_cpu_isa(), threads, dtype_names[spec->dtype], spec->head_dim, spec->block,
-           list, median(rates, repeats), base_names[spec->base], median(bases, repeats), ratio,
+           bsattn_attend_cpu_isa(), threads, bsattn_dtype_name(spec->dtype), spec->head_dim,
+           spec->block, list, median(rates, repeats), base_names[spec->base], median(bases, repeats), ratio,
            spec->bar, verdict, right ? "right" : "WRONG");
     (void)fflush(stdout);
     launch_free(launch);
@@ -475,13 +474,13 @@ static int option_number(const char *text, int max)
 
 static int option_dtype(const char *text)
 {
-    for (int dtype = BSATTN_F32; dtype <= BSATTN_BF16; dtype++) {
-        if (strcmp(text, dtype_names[dtype]) == 0) {
-            return dtype;
-        }
+    bsattn_dtype_t dtype = BSATTN_F32;
+
+    if (!bsattn_dtype_find(text, &dtype)) {
+        (void)fprintf(stderr, "attend_cpu: \"%s\" is not f32, f16 or bf16\n", text);
+        exit(2);
     }
-    (void)fprintf(stderr, "attend_cpu: \"%s\" is not f32, f16 or bf16\n", text);
-    exit(2);
+    return (int)dtype;
 }
 
 int main(int argc, char **argv)

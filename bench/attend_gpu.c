@@ -36,6 +36,7 @@
 #include "bench/compare_cuda.h"
 #include "bench/device_cuda.h"
 #include "bench/problem_cuda.h"
+#include "problem/problem.h"
 
 enum { CASES_MAX = 256, SEQS_MAX = 16, DENSE_MAX = 16, SETS_MAX = 16 };
 
@@ -514,16 +515,6 @@ static void read_seqs(bench_t *bench, char *list)
     }
 }
 
-static bsattn_dtype_t read_dtype(const char *name)
-{
-    for (int dtype = BSATTN_F32; dtype <= BSATTN_BF16; ++dtype) {
-        if (strcmp(name, bsattn_dtype_name((bsattn_dtype_t)dtype)) == 0) {
-            return (bsattn_dtype_t)dtype;
-        }
-    }
-    usage("--dtype", name);
-}
-
 static void read_option(bench_t *bench, int option, char *value)
 {
     bsattn_problem_t *p = &bench->problem;
@@ -582,7 +573,9 @@ static void read_option(bench_t *bench, int option, char *value)
         p->batch = number("--batch", value);
         break;
     case 'y':
-        p->dtype = read_dtype(value);
+        if (!bsattn_dtype_find(value, &p->dtype)) {
+            usage("--dtype", value);
+        }
         break;
     default:
         usage("unknown option", "");

@@ -11,8 +11,9 @@
  * that do not count. `wall` is the time of bsattn_execute() by the host's clock, `total` what
  * bsattn_plan_timings() tells of it (on a GPU by the GPU's clock; of the slowest rank), both medians
  * in us. T sets of tensors take turns: with more than one, every execution is of others than the one
- * before, and on a GPU its launch is put together anew. Results are poisoned before what counts, and every set's last is compared with the fp64
- * reference: exit code 1 if one is off; 77 for --backend cuda without a GPU.
+ * before, and on a GPU its launch is put together anew. Results are poisoned before what counts, and
+ * every set's last is compared with the fp64 reference: exit code 1 if one is off; 77 for --backend
+ * cuda without a GPU.
  */
 #include <getopt.h>
 #include <inttypes.h>
@@ -21,20 +22,20 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/backend.h"
 #include "base/clock.h"
-#include "base/half.h"
-#include "base/philox.h"
 #include "base/stats.h"
 #include "base/text.h"
-#include "bsattn.h"
-#include "ring/context.h"
+#include "cli/trial.h"
+#include "problem/problem.h"
 
 enum { WARM_UP = 20, CHECK_ROWS = 200, SETS_MAX = 16, SKIPPED = 77 };
 
-/* The global tensors of a set, fp32 with the type's precision: [N, heads, D] of one batch item. */
-typedef struct global_set {
-    float *values[3];
-} global_set_t;
+/* Tensors and where they come from. The plan of the first set executes all. */
+typedef struct set {
+    bsattn_source_t *source;
+    bsattn_trial_t trial;
+} set_t;
 
 typedef struct bench {
     bsattn_problem_t problem;
@@ -44,11 +45,8 @@ typedef struct bench {
     int set_count;
 
     bsattn_context_t *context;
-    bsattn_context_info_t info;
     bsattn_pattern_t *pattern;
-    bsattn_plan_t *plan;
-    global_set_t sets[SETS_MAX];
-    bsattn_tensors_t *tensors[SETS_MAX]; /* [P] */
+    set_t sets[SETS_MAX];
 } bench_t;
 
 static void must(bsattn_status_t status)
@@ -59,166 +57,41 @@ static void must(bsattn_status_t status)
     }
 }
 
-static void *host_new(size_t count, size_t size)
-{
-    void *memory = calloc(count + 1, size);
+/* ------------------------------------------------------------------------------------------ sets */
 
-    if (memory == NULL) {
-        (void)fprintf(stderr, "execute: no memory\n");
-        exit(BSATTN_ERR_MEMORY);
-    }
-    return memory;
+static void make_set(bench_t *bench, int index)
+{
+    static const bsattn_job_t job = {.comm = NULL, .rank = 0, .size = 1};
+    set_t *set = &bench->sets[index];
+    bsattn_trial_params_t params = {
+        .job = &job,
+        .context = bench->context,
+        .problem = &bench->problem,
+        .pattern = bench->pattern,
+        .iterations = 1,
+    };
+
+    must(bsattn_source_open_synthetic(&bench->problem, (uint64_t)index, &set->source));
+    params.source = set->source;
+    must(bsattn_trial_create(&params, &set->trial));
 }
 
-/* --------------------------------------------------------------------------------------- tensors */
-
-static int heads_of(const bench_t *bench, bsattn_tensor_t tensor)
+static void free_set(set_t *set)
 {
-    return (tensor == BSATTN_Q) ? bench->problem.heads_q : bench->problem.heads_kv;
+    bsattn_trial_destroy(&set->trial);
+    bsattn_source_close(set->source);
 }
 
-static float *make_global(const bench_t *bench, int set, bsattn_tensor_t tensor)
+static bool check(bench_t *bench, int index)
 {
-    bsattn_dtype_t dtype = bench->problem.dtype;
-    int64_t count = bench->problem.seq_len * heads_of(bench, tensor) * bench->problem.head_dim;
-    float *values = host_new((size_t)count, sizeof(*values));
-    void *rounded = host_new((size_t)count, bsattn_dtype_size(dtype));
-
-    bsattn_philox_normal((uint64_t)set, (uint32_t)tensor, 0, count, values);
-    bsattn_convert_from_f32(dtype, values, count, rounded);
-    bsattn_convert_to_f32(dtype, rounded, count, values);
-    free(rounded);
-    return values;
-}
-
-/* A rank's part of a global tensor, where its backend computes. */
-static void *make_local(const bench_t *bench, const float *global, int heads, int local)
-{
-    bsattn_dtype_t dtype = bench->problem.dtype;
-    int64_t row = (int64_t)heads * bench->problem.head_dim;
-    size_t row_bytes = (size_t)row * bsattn_dtype_size(dtype);
-    size_t run_count;
-    const bsattn_token_run_t *runs = bsattn_plan_runs(bench->plan, local, &run_count);
-    size_t bytes = (size_t)bsattn_plan_tokens(bench->plan, local) * row_bytes;
-    char *rounded = host_new(bytes, 1);
-    char *at = rounded;
-    void *memory;
-
-    for (size_t r = 0; r < run_count; ++r) {
-        bsattn_convert_from_f32(dtype, global + runs[r].first * row, runs[r].count * row, at);
-        at += (size_t)runs[r].count * row_bytes;
-    }
-    must(bsattn_context_alloc(bench->context, bytes, &memory));
-    must(bsattn_context_write(bench->context, &(bsattn_rows_t){.from = rounded,
-                                                               .from_stride = bytes,
-                                                               .to = memory,
-                                                               .to_stride = bytes,
-                                                               .row_bytes = bytes,
-                                                               .row_count = 1}));
-    free(rounded);
-    return memory;
-}
-
-static void *make_results(const bench_t *bench, size_t bytes)
-{
-    void *memory;
-
-    must(bsattn_context_alloc(bench->context, bytes, &memory));
-    return memory;
-}
-
-static size_t lse_bytes(const bench_t *bench, int local)
-{
-    return (size_t)bsattn_plan_tokens(bench->plan, local) * (size_t)bench->problem.heads_q *
-           sizeof(float);
-}
-
-static size_t out_bytes(const bench_t *bench, int local)
-{
-    return lse_bytes(bench, local) / sizeof(float) * (size_t)bench->problem.head_dim *
-           bsattn_dtype_size(bench->problem.dtype);
-}
-
-/* NaN in all that an execution must write. */
-static void poison(const bench_t *bench)
-{
-    for (int set = 0; set < bench->set_count; ++set) {
-        for (int local = 0; local < bench->info.local_count; ++local) {
-            const bsattn_tensors_t *tensors = &bench->tensors[set][local];
-            must(bsattn_context_fill(bench->context, tensors->o, 0xff, out_bytes(bench, local)));
-            must(bsattn_context_fill(bench->context, tensors->lse, 0xff, lse_bytes(bench, local)));
-        }
-    }
-}
-
-static void make_set(bench_t *bench, int set)
-{
-    const bsattn_problem_t *problem = &bench->problem;
-    float **global = bench->sets[set].values;
-
-    for (int t = BSATTN_Q; t <= BSATTN_V; ++t) {
-        global[t] = make_global(bench, set, (bsattn_tensor_t)t);
-    }
-    bench->tensors[set] = host_new((size_t)bench->info.local_count, sizeof(bsattn_tensors_t));
-    for (int local = 0; local < bench->info.local_count; ++local) {
-        bench->tensors[set][local] = (bsattn_tensors_t){
-            .q = make_local(bench, global[BSATTN_Q], problem->heads_q, local),
-            .k = make_local(bench, global[BSATTN_K], problem->heads_kv, local),
-            .v = make_local(bench, global[BSATTN_V], problem->heads_kv, local),
-            .o = make_results(bench, out_bytes(bench, local)),
-            .lse = make_results(bench, lse_bytes(bench, local)),
-        };
-    }
-}
-
-static void free_set(bench_t *bench, int set)
-{
-    for (int local = 0; local < bench->info.local_count; ++local) {
-        bsattn_tensors_t *tensors = &bench->tensors[set][local];
-        bsattn_context_free(bench->context, (void *)tensors->q);
-        bsattn_context_free(bench->context, (void *)tensors->k);
-        bsattn_context_free(bench->context, (void *)tensors->v);
-        bsattn_context_free(bench->context, tensors->o);
-        bsattn_context_free(bench->context, tensors->lse);
-    }
-    free(bench->tensors[set]);
-    for (int t = BSATTN_Q; t <= BSATTN_V; ++t) {
-        free(bench->sets[set].values[t]);
-    }
-}
-
-/* ----------------------------------------------------------------------------------------- check */
-
-typedef struct reader {
-    const bench_t *bench;
-    int set;
-} reader_t;
-
-static bsattn_status_t read_rows(void *arg, bsattn_tensor_t tensor, int64_t batch, int head,
-                                 int64_t first, int64_t count, float *out)
-{
-    const reader_t *reader = arg;
-    const bench_t *bench = reader->bench;
-    int64_t head_dim = bench->problem.head_dim;
-    int64_t row = heads_of(bench, tensor) * head_dim;
-    const float *from = bench->sets[reader->set].values[tensor] + first * row + head * head_dim;
-
-    (void)batch; /* there is one */
-    for (int64_t r = 0; r < count; ++r) {
-        memcpy(out + r * head_dim, from + r * row, (size_t)head_dim * sizeof(*out));
-    }
-    return BSATTN_OK;
-}
-
-static bool check(bench_t *bench, int set)
-{
-    reader_t reader = {bench, set};
+    set_t *set = &bench->sets[index];
     bsattn_check_result_t result;
 
-    must(bsattn_plan_check(bench->plan, bench->tensors[set], CHECK_ROWS, 1, read_rows, &reader,
-                           &result));
+    must(bsattn_plan_check(bench->sets[0].trial.plan, set->trial.tensors, CHECK_ROWS, 1,
+                           bsattn_source_rows, set->source, &result));
     if (!result.passed) {
-        printf("set %d is wrong: error %.3g, LSE %.3g\n", set, result.error_out, result.error_lse);
+        printf("set %d is wrong: error %.3g, LSE %.3g\n", index, result.error_out,
+               result.error_lse);
     }
     return result.passed != 0;
 }
@@ -226,64 +99,76 @@ static bool check(bench_t *bench, int set)
 /* ----------------------------------------------------------------------------------------- times */
 
 /* Of the slowest rank, in us. */
-static double total_us(const bench_t *bench)
+static double total_us(const bsattn_trial_t *trial)
 {
     double most = 0.0;
 
-    for (int local = 0; local < bench->info.local_count; ++local) {
-        most = fmax(most, 1e3 * bsattn_plan_timings(bench->plan, local).total_ms);
+    for (int local = 0; local < trial->info.local_count; ++local) {
+        most = fmax(most, 1e3 * bsattn_plan_timings(trial->plan, local).total_ms);
     }
     return most;
 }
 
-static void measure(bench_t *bench)
+static void execute(bench_t *bench, int r)
 {
-    double *wall = host_new((size_t)bench->repeats, sizeof(*wall));
-    double *total = host_new((size_t)bench->repeats, sizeof(*total));
+    const set_t *set = &bench->sets[r % bench->set_count];
+
+    must(bsattn_execute(bench->sets[0].trial.plan, set->trial.tensors));
+}
+
+/* wall and total: [repeats], in us. */
+static void measure(bench_t *bench, double *wall, double *total)
+{
+    const bsattn_trial_t *trial = &bench->sets[0].trial;
     bsattn_stats_t walls;
     bsattn_stats_t totals;
 
     for (int r = 0; r < WARM_UP; ++r) {
-        must(bsattn_execute(bench->plan, bench->tensors[r % bench->set_count]));
+        execute(bench, r);
     }
-    poison(bench);
+    for (int set = 0; set < bench->set_count; ++set) {
+        must(bsattn_trial_poison(&bench->sets[set].trial));
+    }
     for (int r = 0; r < bench->repeats; ++r) {
         double start_ms = bsattn_clock_ms();
-        must(bsattn_execute(bench->plan, bench->tensors[r % bench->set_count]));
+        execute(bench, r);
         wall[r] = 1e3 * (bsattn_clock_ms() - start_ms);
-        total[r] = total_us(bench);
+        total[r] = total_us(trial);
     }
     walls = bsattn_stats_of(wall, (size_t)bench->repeats);
     totals = bsattn_stats_of(total, (size_t)bench->repeats);
     printf("%s, %s, %d ranks, N %" PRId64 ", %d heads of %d, %s, %s, %d sets of tensors\n",
-           bench->info.backend, bench->info.backend_variant, bench->info.ranks,
+           trial->info.backend, trial->info.backend_variant, trial->info.ranks,
            bench->problem.seq_len, bench->problem.heads_q, bench->problem.head_dim,
            bsattn_dtype_name(bench->problem.dtype), bench->pattern_text, bench->set_count);
     printf("wall %.2f us (p95 %.2f), total %.2f us, beside it %.2f us\n", walls.median, walls.p95,
            totals.median, walls.median - totals.median);
-    free(wall);
-    free(total);
 }
 
 static bool run(bench_t *bench)
 {
+    double *times = calloc(2 * (size_t)bench->repeats, sizeof(*times));
     bool right = true;
 
+    if (times == NULL) {
+        (void)fprintf(stderr, "execute: no memory for %d times\n", bench->repeats);
+        exit(BSATTN_ERR_MEMORY);
+    }
     must(bsattn_pattern_create(bench->pattern_text, &bench->problem, &bench->pattern));
     must(bsattn_context_create(&bench->params, &bench->context));
-    bsattn_context_info(bench->context, &bench->info);
-    must(bsattn_plan_create(bench->context, &bench->problem, bench->pattern, NULL, &bench->plan));
     for (int set = 0; set < bench->set_count; ++set) {
         make_set(bench, set);
     }
-    measure(bench);
+    measure(bench, times, times + bench->repeats);
     for (int set = 0; set < bench->set_count; ++set) {
         right = check(bench, set) && right;
-        free_set(bench, set);
     }
-    bsattn_plan_destroy(bench->plan);
+    for (int set = 0; set < bench->set_count; ++set) {
+        free_set(&bench->sets[set]);
+    }
     bsattn_context_destroy(bench->context);
     bsattn_pattern_destroy(bench->pattern);
+    free(times);
     return right;
 }
 
@@ -309,16 +194,6 @@ static int number(const char *name, const char *text, int64_t most)
     return (int)value;
 }
 
-static bsattn_dtype_t read_dtype(const char *name)
-{
-    for (int dtype = BSATTN_F32; dtype <= BSATTN_BF16; ++dtype) {
-        if (strcmp(name, bsattn_dtype_name((bsattn_dtype_t)dtype)) == 0) {
-            return (bsattn_dtype_t)dtype;
-        }
-    }
-    usage("--dtype", name);
-}
-
 static void read_option(bench_t *bench, int option, const char *value)
 {
     bsattn_problem_t *problem = &bench->problem;
@@ -341,7 +216,9 @@ static void read_option(bench_t *bench, int option, const char *value)
         problem->block = number("--block", value, INT32_MAX);
         break;
     case 't':
-        problem->dtype = read_dtype(value);
+        if (!bsattn_dtype_find(value, &problem->dtype)) {
+            usage("--dtype", value);
+        }
         break;
     case 'b':
         bench->params.backend = value;

@@ -10,9 +10,9 @@
 #include <cuda_runtime.h>
 
 /** Make a launch ready, or give it other arguments; starts of it that are still under way keep theirs.
- *  @param params    unit_count > 0
  *  While this is done no thread may wait for the whole device (cudaDeviceSynchronize()): CUDA lets neither
  *  succeed.
+ *  @param params    unit_count > 0
  *  @param stream    made with cudaStreamNonBlocking; what it holds does not change
  *  @param launch_p  NULL in it: a new one is made, which takes about 0.1 MB of the GPU. Otherwise one
  *                   that was made by the same kernel

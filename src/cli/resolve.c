@@ -2,10 +2,10 @@
 #include "cli/resolve.h"
 
 #include "base/host.h"
+#include "problem/problem.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
-#include <string.h>
 
 /* Take a number from the files, unless an option says another one. */
 static bsattn_status_t take_shape(const bsattn_options_t *options, bsattn_option_t option,
@@ -50,11 +50,8 @@ static bsattn_status_t take_dtype(const bsattn_options_t *options, const bsattn_
     const char *name = bsattn_options_text(options, BSATTN_OPTION_DTYPE);
     bsattn_backend_choice_t choice;
 
-    for (int dtype = BSATTN_F32; dtype <= BSATTN_BF16; ++dtype) {
-        if (strcmp(bsattn_dtype_name((bsattn_dtype_t)dtype), name) == 0) {
-            *dtype_p = (bsattn_dtype_t)dtype;
-            return BSATTN_OK;
-        }
+    if (bsattn_dtype_find(name, dtype_p)) {
+        return BSATTN_OK;
     }
     if (info != NULL) {
         *dtype_p = info->dtype;

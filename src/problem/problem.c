@@ -5,7 +5,7 @@
 
 #include <inttypes.h>
 #include <math.h>
-#include <stdbool.h>
+#include <string.h>
 
 enum { HEADS_MAX = 65536, HEAD_DIM_MIN = 16, HEAD_DIM_MAX = 256 };
 
@@ -34,6 +34,17 @@ const char *bsattn_dtype_name(bsattn_dtype_t dtype)
         return "bf16";
     }
     return "unknown";
+}
+
+bool bsattn_dtype_find(const char *name, bsattn_dtype_t *dtype_p)
+{
+    for (int dtype = BSATTN_F32; dtype <= BSATTN_BF16; ++dtype) {
+        if (strcmp(name, bsattn_dtype_name((bsattn_dtype_t)dtype)) == 0) {
+            *dtype_p = (bsattn_dtype_t)dtype;
+            return true;
+        }
+    }
+    return false;
 }
 
 size_t bsattn_dtype_size(bsattn_dtype_t dtype)

@@ -5,8 +5,13 @@
 
 #include "base/status.h"
 
+#include <stdbool.h>
+
 /** Largest number of blocks: block indices are int32_t. */
 #define BSATTN_BLOCKS_MAX INT64_C(0x7ffffff0)
+
+/** The type of a name as bsattn_dtype_name() gives it. @return false, leaving *dtype_p: there is none */
+bool bsattn_dtype_find(const char *name, bsattn_dtype_t *dtype_p);
 
 /** @return the tokens of blocks first <= x < last, the last block of the sequence being possibly
  *  short */

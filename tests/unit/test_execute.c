@@ -13,34 +13,29 @@
 #include <cmocka.h>
 
 #include "backend/backend.h"
-#include "base/half.h"
-#include "base/philox.h"
-#include "bsattn.h"
+#include "cli/trial.h"
 #include "ring/context.h"
 
-enum { SETS = 2, OUTPUTS = 2, RANKS_MAX = 2, SKIPPED = 77 };
+enum { SETS = 2, RANKS_MAX = 2, SKIPPED = 77 };
 
 static const char *backend_name = "cpu";
 
-/* Inputs of both sets, and places for results; [local] for each rank. */
+/* The plan of the first trial executes with tensors of both. */
 typedef struct fixture {
     bsattn_problem_t problem;
     bsattn_pattern_t *pattern;
     bsattn_context_t *context;
-    bsattn_plan_t *plan;
+    bsattn_source_t *sources[SETS];
+    bsattn_trial_t trials[SETS];
     int ranks;
-    float *values[SETS][3]; /* [N, H, D], with the type's precision */
-    void *inputs[SETS][3][RANKS_MAX];
-    void *outputs[OUTPUTS][RANKS_MAX];
-    float *lse[RANKS_MAX];
     unsigned char *kept[RANKS_MAX]; /* an output */
 } fixture_t;
 
-/* Where an execution's tensors come from. */
+/* Whose tensors an execution takes. */
 typedef struct choice {
-    int set[3]; /* of q, k, v */
+    int set[3]; /* q, k, v */
     int output;
-    bool lse;
+    bool lse; /* the first trial's, or NULL */
 } choice_t;
 
 static void must(bsattn_status_t status)
@@ -52,86 +47,32 @@ static void must(bsattn_status_t status)
 
 /* --------------------------------------------------------------------------------------- fixture */
 
-static int64_t rows_of(const fixture_t *fixture, int local)
+static size_t lse_bytes(const fixture_t *fixture, int local)
 {
-    return bsattn_plan_tokens(fixture->plan, local) * fixture->problem.heads_q;
+    return (size_t)(bsattn_plan_tokens(fixture->trials[0].plan, local) * fixture->problem.heads_q) *
+           sizeof(float);
 }
 
 static size_t output_bytes(const fixture_t *fixture, int local)
 {
-    return (size_t)(rows_of(fixture, local) * fixture->problem.head_dim) *
+    return lse_bytes(fixture, local) / sizeof(float) * (size_t)fixture->problem.head_dim *
            bsattn_dtype_size(fixture->problem.dtype);
 }
 
-static size_t lse_bytes(const fixture_t *fixture, int local)
+static void make_trial(fixture_t *fixture, int set)
 {
-    return (size_t)rows_of(fixture, local) * sizeof(float);
-}
+    static const bsattn_job_t job = {.comm = NULL, .rank = 0, .size = 1};
+    bsattn_trial_params_t params = {
+        .job = &job,
+        .context = fixture->context,
+        .problem = &fixture->problem,
+        .pattern = fixture->pattern,
+        .iterations = 1,
+    };
 
-static void copy(fixture_t *fixture, void *to, const void *from, size_t bytes, bool in)
-{
-    bsattn_rows_t rows = {.from = from,
-                          .from_stride = bytes,
-                          .to = to,
-                          .to_stride = bytes,
-                          .row_bytes = bytes,
-                          .row_count = 1};
-
-    must(in ? bsattn_context_write(fixture->context, &rows)
-            : bsattn_context_read(fixture->context, &rows));
-}
-
-/* A rank's rows of global values. */
-static void *make_input(fixture_t *fixture, const float *values, int local)
-{
-    int64_t row = (int64_t)fixture->problem.heads_q * fixture->problem.head_dim;
-    size_t row_bytes = (size_t)row * bsattn_dtype_size(fixture->problem.dtype);
-    size_t bytes = (size_t)bsattn_plan_tokens(fixture->plan, local) * row_bytes;
-    char *rounded = test_malloc(bytes);
-    char *at = rounded;
-    size_t run_count;
-    const bsattn_token_run_t *runs = bsattn_plan_runs(fixture->plan, local, &run_count);
-    void *memory;
-
-    for (size_t r = 0; r < run_count; ++r) {
-        bsattn_convert_from_f32(fixture->problem.dtype, values + runs[r].first * row,
-                                runs[r].count * row, at);
-        at += (size_t)runs[r].count * row_bytes;
-    }
-    must(bsattn_context_alloc(fixture->context, bytes, &memory));
-    copy(fixture, memory, rounded, bytes, true);
-    test_free(rounded);
-    return memory;
-}
-
-static void make_inputs(fixture_t *fixture, int set, int tensor)
-{
-    bsattn_dtype_t dtype = fixture->problem.dtype;
-    int64_t count = fixture->problem.seq_len * fixture->problem.heads_q * fixture->problem.head_dim;
-    float *values = test_malloc((size_t)count * sizeof(*values));
-    void *rounded = test_malloc((size_t)count * bsattn_dtype_size(dtype));
-
-    bsattn_philox_normal((uint64_t)set, (uint32_t)tensor, 0, count, values);
-    bsattn_convert_from_f32(dtype, values, count, rounded);
-    bsattn_convert_to_f32(dtype, rounded, count, values);
-    test_free(rounded);
-    fixture->values[set][tensor] = values;
-    for (int local = 0; local < fixture->ranks; ++local) {
-        fixture->inputs[set][tensor][local] = make_input(fixture, values, local);
-    }
-}
-
-static void make_outputs(fixture_t *fixture, int local)
-{
-    void *memory;
-
-    for (int output = 0; output < OUTPUTS; ++output) {
-        must(bsattn_context_alloc(fixture->context, output_bytes(fixture, local),
-                                  &fixture->outputs[output][local]));
-    }
-    must(bsattn_context_alloc(fixture->context, lse_bytes(fixture, local), &memory));
-    fixture->lse[local] = memory;
-    fixture->kept[local] = test_malloc(output_bytes(fixture, local));
+    must(bsattn_source_open_synthetic(&fixture->problem, (uint64_t)set, &fixture->sources[set]));
+    params.source = fixture->sources[set];
+    must(bsattn_trial_create(&params, &fixture->trials[set]));
 }
 
 static void set_up(fixture_t *fixture, int ranks)
@@ -151,36 +92,23 @@ static void set_up(fixture_t *fixture, int ranks)
     params.threads = 1;
     must(bsattn_pattern_create("local(window=128)", &fixture->problem, &fixture->pattern));
     must(bsattn_context_create(&params, &fixture->context));
-    must(bsattn_plan_create(fixture->context, &fixture->problem, fixture->pattern, NULL,
-                            &fixture->plan));
     for (int set = 0; set < SETS; ++set) {
-        for (int tensor = BSATTN_Q; tensor <= BSATTN_V; ++tensor) {
-            make_inputs(fixture, set, tensor);
-        }
+        make_trial(fixture, set);
     }
     for (int local = 0; local < ranks; ++local) {
-        make_outputs(fixture, local);
+        fixture->kept[local] = test_malloc(output_bytes(fixture, local));
     }
 }
 
 static void tear_down(fixture_t *fixture)
 {
-    for (int set = 0; set < SETS; ++set) {
-        for (int tensor = BSATTN_Q; tensor <= BSATTN_V; ++tensor) {
-            test_free(fixture->values[set][tensor]);
-            for (int local = 0; local < fixture->ranks; ++local) {
-                bsattn_context_free(fixture->context, fixture->inputs[set][tensor][local]);
-            }
-        }
-    }
     for (int local = 0; local < fixture->ranks; ++local) {
-        for (int output = 0; output < OUTPUTS; ++output) {
-            bsattn_context_free(fixture->context, fixture->outputs[output][local]);
-        }
-        bsattn_context_free(fixture->context, fixture->lse[local]);
         test_free(fixture->kept[local]);
     }
-    bsattn_plan_destroy(fixture->plan);
+    for (int set = 0; set < SETS; ++set) {
+        bsattn_trial_destroy(&fixture->trials[set]);
+        bsattn_source_close(fixture->sources[set]);
+    }
     bsattn_context_destroy(fixture->context);
     bsattn_pattern_destroy(fixture->pattern);
 }
@@ -196,35 +124,28 @@ static bsattn_status_t read_rows(void *arg, bsattn_tensor_t tensor, int64_t batc
                                  int64_t first, int64_t count, float *out)
 {
     const reader_t *reader = arg;
-    const bsattn_problem_t *problem = &reader->fixture->problem;
-    const float *values = reader->fixture->values[reader->choice->set[tensor]][tensor];
 
-    (void)batch; /* there is one */
-    for (int64_t r = 0; r < count; ++r) {
-        memcpy(out + r * problem->head_dim,
-               values + ((first + r) * problem->heads_q + head) * problem->head_dim,
-               (size_t)problem->head_dim * sizeof(*out));
-    }
-    return BSATTN_OK;
+    return bsattn_source_rows(reader->fixture->sources[reader->choice->set[tensor]], tensor, batch,
+                              head, first, count, out);
 }
 
-static void poison(fixture_t *fixture)
+static void read_back(fixture_t *fixture, void *to, const void *from, size_t bytes)
 {
-    for (int local = 0; local < fixture->ranks; ++local) {
-        for (int output = 0; output < OUTPUTS; ++output) {
-            must(bsattn_context_fill(fixture->context, fixture->outputs[output][local], 0xff,
-                                     output_bytes(fixture, local)));
-        }
-        must(bsattn_context_fill(fixture->context, fixture->lse[local], 0xff,
-                                 lse_bytes(fixture, local)));
-    }
+    bsattn_rows_t rows = {.from = from,
+                          .from_stride = bytes,
+                          .to = to,
+                          .to_stride = bytes,
+                          .row_bytes = bytes,
+                          .row_count = 1};
+
+    must(bsattn_context_read(fixture->context, &rows));
 }
 
 static void assert_poisoned(fixture_t *fixture, const void *memory, size_t bytes)
 {
     unsigned char *now = test_malloc(bytes);
 
-    copy(fixture, now, memory, bytes, false);
+    read_back(fixture, now, memory, bytes);
     for (size_t i = 0; i < bytes; ++i) {
         assert_int_equal(now[i], 0xff);
     }
@@ -232,16 +153,16 @@ static void assert_poisoned(fixture_t *fixture, const void *memory, size_t bytes
 }
 
 /* Without LSE nothing is compared with the reference: O is that of the execution before. */
-static void check_without_lse(fixture_t *fixture, const choice_t *choice)
+static void check_without_lse(fixture_t *fixture, const bsattn_tensors_t *tensors)
 {
     for (int local = 0; local < fixture->ranks; ++local) {
         size_t bytes = output_bytes(fixture, local);
         unsigned char *now = test_malloc(bytes);
 
-        copy(fixture, now, fixture->outputs[choice->output][local], bytes, false);
+        read_back(fixture, now, tensors[local].o, bytes);
         assert_memory_equal(now, fixture->kept[local], bytes);
         test_free(now);
-        assert_poisoned(fixture, fixture->lse[local], lse_bytes(fixture, local));
+        assert_poisoned(fixture, fixture->trials[0].tensors[local].lse, lse_bytes(fixture, local));
     }
 }
 
@@ -251,35 +172,38 @@ static void check_with_lse(fixture_t *fixture, const choice_t *choice,
     reader_t reader = {fixture, choice};
     bsattn_check_result_t result;
 
-    must(bsattn_plan_check(fixture->plan, tensors, 0, 1, read_rows, &reader, &result));
+    must(bsattn_plan_check(fixture->trials[0].plan, tensors, 0, 1, read_rows, &reader, &result));
     assert_int_equal(result.passed, 1);
     for (int local = 0; local < fixture->ranks; ++local) {
-        copy(fixture, fixture->kept[local], tensors[local].o, output_bytes(fixture, local), false);
+        read_back(fixture, fixture->kept[local], tensors[local].o, output_bytes(fixture, local));
     }
 }
 
 static void execute(fixture_t *fixture, const choice_t *choice)
 {
+    const bsattn_trial_t *trials = fixture->trials;
     bsattn_tensors_t tensors[RANKS_MAX];
 
     for (int local = 0; local < fixture->ranks; ++local) {
         tensors[local] = (bsattn_tensors_t){
-            .q = fixture->inputs[choice->set[BSATTN_Q]][BSATTN_Q][local],
-            .k = fixture->inputs[choice->set[BSATTN_K]][BSATTN_K][local],
-            .v = fixture->inputs[choice->set[BSATTN_V]][BSATTN_V][local],
-            .o = fixture->outputs[choice->output][local],
-            .lse = choice->lse ? fixture->lse[local] : NULL,
+            .q = trials[choice->set[BSATTN_Q]].tensors[local].q,
+            .k = trials[choice->set[BSATTN_K]].tensors[local].k,
+            .v = trials[choice->set[BSATTN_V]].tensors[local].v,
+            .o = trials[choice->output].tensors[local].o,
+            .lse = choice->lse ? trials[0].tensors[local].lse : NULL,
         };
     }
-    poison(fixture);
-    must(bsattn_execute(fixture->plan, tensors));
+    for (int set = 0; set < SETS; ++set) {
+        must(bsattn_trial_poison(&fixture->trials[set]));
+    }
+    must(bsattn_execute(trials[0].plan, tensors));
     if (choice->lse) {
         check_with_lse(fixture, choice, tensors);
     } else {
-        check_without_lse(fixture, choice);
+        check_without_lse(fixture, tensors);
     }
     for (int local = 0; local < fixture->ranks; ++local) {
-        assert_poisoned(fixture, fixture->outputs[1 - choice->output][local],
+        assert_poisoned(fixture, trials[1 - choice->output].tensors[local].o,
                         output_bytes(fixture, local));
     }
 }
