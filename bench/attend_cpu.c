@@ -450,8 +450,8 @@ static int case_run(const bench_case_t *spec, const sgemm_t *sgemm, int threads,
     }
     printf("%-7s %-8s %7d %-5s %8d %5d %5s %9.1f %-5s %9.1f %6.3f %5.2f %-4s %s\n", spec->name,
            bsattn_attend_cpu_isa(), threads, bsattn_dtype_name(spec->dtype), spec->head_dim,
-           spec->block, list, median(rates, repeats), base_names[spec->base], median(bases, repeats), ratio,
-           spec->bar, verdict, right ? "right" : "WRONG");
+           spec->block, list, median(rates, repeats), base_names[spec->base],
+           median(bases, repeats), ratio, spec->bar, verdict, right ? "right" : "WRONG");
     (void)fflush(stdout);
     launch_free(launch);
     if (dense != NULL) {
