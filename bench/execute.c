@@ -11,7 +11,7 @@
  * that do not count. `wall` is the time of bsattn_execute() by the host's clock, `total` what
  * bsattn_plan_timings() tells of it (on a GPU by the GPU's clock; of the slowest rank), both medians
  * in us. T sets of tensors take turns: with more than one, every execution is of others than the one
- * before, and on a GPU its launch is put together anew. Results are poisoned before what counts, and
+ * before, and on a GPU its launch is given them. Results are poisoned before what counts, and
  * every set's last is compared with the fp64 reference: exit code 1 if one is off; 77 for --backend
  * cuda without a GPU.
  */

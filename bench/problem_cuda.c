@@ -808,7 +808,7 @@ void bsattn_gpu_case_poison(bsattn_gpu_case_t *gpu)
 static int launch_all(const bsattn_gpu_case_t *gpu, int set)
 {
     for (int s = 0; s < gpu->params.launches; ++s) {
-        int error = gpu->params.kernel->launch(&gpu->launches[s].params[set], NULL);
+        int error = bsattn_attend_cuda(gpu->params.kernel, &gpu->launches[s].params[set], NULL);
         if (error != 0) {
             return error;
         }
@@ -889,13 +889,11 @@ bsattn_stats_t bsattn_gpu_case_time(bsattn_gpu_case_t *gpu, int repeats)
 
 /* Launches made ready for a set, in the order of their steps. */
 static void make_launches(const bsattn_gpu_case_t *gpu, int set, cudaStream_t stream,
-                          cudaGraphExec_t *launches)
+                          bsattn_ready_launch_t *launches)
 {
     for (int s = 0; s < gpu->params.launches; ++s) {
-        launches[s] = NULL;
-        bsattn_gpu_check_status(bsattn_cuda_launch_make(gpu->params.kernel,
-                                                        &gpu->launches[s].params[set], stream,
-                                                        &launches[s]),
+        bsattn_gpu_check_status(bsattn_ready_launch_make(&launches[s], gpu->params.kernel,
+                                                         &gpu->launches[s].params[set], stream),
                                 gpu->params.kernel->name);
     }
 }
@@ -906,7 +904,7 @@ void bsattn_gpu_case_time_host(bsattn_gpu_case_t *gpu, int repeats, bsattn_stats
     enum { WARM_UP = 20 };
     int per_set = gpu->params.launches;
     size_t count = (size_t)gpu->params.sets * (size_t)per_set;
-    cudaGraphExec_t *launches = bsattn_gpu_host_new(count, sizeof(*launches));
+    bsattn_ready_launch_t *launches = bsattn_gpu_host_new(count, sizeof(*launches));
     double *launch_us = bsattn_gpu_host_new((size_t)repeats, sizeof(*launch_us));
     double *total_us = bsattn_gpu_host_new((size_t)repeats, sizeof(*total_us));
     cudaStream_t stream;
@@ -917,12 +915,13 @@ void bsattn_gpu_case_time_host(bsattn_gpu_case_t *gpu, int repeats, bsattn_stats
     }
     BSATTN_GPU_TRY(cudaDeviceSynchronize());
     for (int r = -WARM_UP; r < repeats; ++r) {
-        const cudaGraphExec_t *now = &launches[(r + WARM_UP) % gpu->params.sets * per_set];
+        const bsattn_ready_launch_t *now = &launches[(r + WARM_UP) % gpu->params.sets * per_set];
         double start_ms = bsattn_clock_ms();
         double launched_ms;
 
         for (int s = 0; s < per_set; ++s) {
-            BSATTN_GPU_TRY(cudaGraphLaunch(now[s], stream));
+            bsattn_gpu_check_status(bsattn_ready_launch_start(&now[s], stream),
+                                    gpu->params.kernel->name);
         }
         launched_ms = bsattn_clock_ms();
         BSATTN_GPU_TRY(cudaStreamSynchronize(stream));
@@ -934,7 +933,7 @@ void bsattn_gpu_case_time_host(bsattn_gpu_case_t *gpu, int repeats, bsattn_stats
     *launch_us_p = bsattn_stats_of(launch_us, (size_t)repeats);
     *total_us_p = bsattn_stats_of(total_us, (size_t)repeats);
     for (size_t i = 0; i < count; ++i) {
-        bsattn_cuda_launch_destroy(&launches[i]);
+        bsattn_ready_launch_destroy(&launches[i]);
     }
     BSATTN_GPU_TRY(cudaStreamDestroy(stream));
     free(launches);

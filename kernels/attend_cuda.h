@@ -14,6 +14,7 @@
 
 #include "kernels/attend.h"
 
+#include <stdalign.h>
 #include <stdbool.h>
 
 #ifdef __cplusplus
@@ -141,13 +142,27 @@ typedef struct bsattn_attend_cuda_params {
     uint32_t *counters; /**< [2], zero before the first launch; zero again after each */
 } bsattn_attend_cuda_params_t;
 
-/** One implementation. Functions return a cudaError_t as int, 0 for success. */
+enum { BSATTN_CUDA_ARGUMENT_BYTES = 1280 };
+
+/** A launch as the driver takes it. */
+typedef struct bsattn_cuda_launch {
+    alignas(64) unsigned char argument[BSATTN_CUDA_ARGUMENT_BYTES]; /**< the only one of function */
+    const void *function;
+    unsigned ctas;
+    unsigned threads;    /**< of a CTA */
+    size_t shared_bytes; /**< of a CTA, dynamic */
+} bsattn_cuda_launch_t;
+
+/** One implementation. */
 typedef struct bsattn_cuda_kernel {
     const char *name; /**< "sm90", "sm80" or "plain" */
     /** @param spread  the keys that a query tile of two halves, neighbouring rows, has to visit,
                        relative to those of one half: from 1 (both see the same) to 2 */
     bsattn_tile_shape_t (*shape)(const bsattn_problem_t *problem, double spread);
-    int (*launch)(const bsattn_attend_cuda_params_t *params, struct CUstream_st *stream);
+    /** Put a launch together, for the device that is current.
+     *  @param params  unit_count > 0
+     *  @return a cudaError_t, 0 for success */
+    int (*prepare)(const bsattn_attend_cuda_params_t *params, bsattn_cuda_launch_t *launch);
 } bsattn_cuda_kernel_t;
 
 extern const bsattn_cuda_kernel_t bsattn_attend_sm90;  /**< f16, bf16; D = 64, 128; sm_90, in builds
@@ -167,6 +182,10 @@ bool bsattn_cuda_kernel_can(const bsattn_cuda_kernel_t *kernel, int capability,
  *          name that is unknown or cannot do the problem */
 bsattn_status_t bsattn_cuda_kernel_find(int capability, bsattn_dtype_t dtype, int head_dim,
                                         const bsattn_cuda_kernel_t **kernel_p);
+
+/** Launch a kernel. @return a cudaError_t, 0 for success */
+int bsattn_attend_cuda(const bsattn_cuda_kernel_t *kernel,
+                       const bsattn_attend_cuda_params_t *params, struct CUstream_st *stream);
 
 /** Bytes of the descriptors of a launch whose key heads are not alike; 0 if the kernel needs none. */
 size_t bsattn_attend_cuda_maps_bytes(const bsattn_cuda_kernel_t *kernel, int heads_kv);

@@ -248,8 +248,7 @@ BSATTN_API void bsattn_estimate_destroy(bsattn_estimate_t *estimate);
 
 /** Who computes: the ranks, how they exchange and what they compute with. With the backend cuda a
  *  process has one GPU; functions that take a context or a plan make it the current one of the
- *  calling thread, and while one of them runs no other thread may wait for all of that GPU
- *  (cudaDeviceSynchronize(); waiting for a stream is fine). */
+ *  calling thread. */
 typedef struct bsattn_context bsattn_context_t;
 
 typedef struct bsattn_context_params {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Which kernel for which problem on which GPU. */
+/* Which kernel for which problem on which GPU, and its launch. */
 #include "kernels/attend_cuda.h"
 
 extern "C" {
@@ -40,7 +40,7 @@ bool bsattn_cuda_kernel_can(const bsattn_cuda_kernel_t *kernel, int capability,
 {
     if (kernel == &bsattn_attend_sm90) {
         /* Its instructions are those of compute capability 9.0 alone. */
-        return (kernel->launch != nullptr) && (capability == 90) && (dtype != BSATTN_F32) &&
+        return (kernel->prepare != nullptr) && (capability == 90) && (dtype != BSATTN_F32) &&
                ((head_dim == 64) || (head_dim == 128));
     }
     return (kernel == &bsattn_attend_plain) || (dtype != BSATTN_F32);
@@ -75,5 +75,21 @@ bsattn_status_t bsattn_cuda_kernel_find(int capability, bsattn_dtype_t dtype, in
                        "%d.%d; plain can",
                        wanted, bsattn_dtype_name(dtype), head_dim, capability / 10,
                        capability % 10);
+}
+
+int bsattn_attend_cuda(const bsattn_cuda_kernel_t *kernel,
+                       const bsattn_attend_cuda_params_t *params, cudaStream_t stream)
+{
+    bsattn_cuda_launch_t launch;
+    void *argument = launch.argument;
+    int error;
+
+    if (params->unit_count == 0) {
+        return cudaSuccess;
+    }
+    error = kernel->prepare(params, &launch);
+    return (error == cudaSuccess) ? cudaLaunchKernel(launch.function, launch.ctas, launch.threads,
+                                                     &argument, launch.shared_bytes, stream)
+                                  : error;
 }
 }

@@ -13,6 +13,7 @@
 #include <cuda_runtime.h>
 #include <limits.h>
 #include <math.h>
+#include <string.h>
 
 namespace {
 
@@ -514,10 +515,10 @@ __global__ void __launch_bounds__(THREADS)
     }
 }
 
-/* --------------------------------------------------------------------------------------- launch */
+/* ----------------------------------------------------------------------------------------- host */
 
 template <typename T, int WIDTH>
-int launch_width(const bsattn_attend_cuda_params_t *params, cudaStream_t stream)
+int prepare_width(const bsattn_attend_cuda_params_t *params, bsattn_cuda_launch_t *launch)
 {
     int shared_bytes = (int)sizeof(Shared<WIDTH>);
     int64_t units = params->unit_count;
@@ -527,36 +528,37 @@ int launch_width(const bsattn_attend_cuda_params_t *params, cudaStream_t stream)
     if (error != cudaSuccess) {
         return (int)error;
     }
+    static_assert(sizeof(*params) <= sizeof(launch->argument), "room for them");
+    memcpy(launch->argument, params, sizeof(*params));
+    launch->function = reinterpret_cast<const void *>(attend_plain<T, WIDTH>);
     /* A CTA for each unit where the grid may be that large: the GPU hands them out in order. */
-    attend_plain<T, WIDTH><<<(unsigned)((units < INT_MAX) ? units : INT_MAX), THREADS,
-                             (size_t)shared_bytes, stream>>>(*params);
-    return (int)cudaGetLastError();
+    launch->ctas = (unsigned)((units < INT_MAX) ? units : INT_MAX);
+    launch->threads = THREADS;
+    launch->shared_bytes = (size_t)shared_bytes;
+    return (int)cudaSuccess;
 }
 
 template <typename T>
-int launch_type(const bsattn_attend_cuda_params_t *params, cudaStream_t stream)
+int prepare_type(const bsattn_attend_cuda_params_t *params, bsattn_cuda_launch_t *launch)
 {
-    return (params->head_dim <= 64)    ? launch_width<T, 64>(params, stream)
-           : (params->head_dim <= 128) ? launch_width<T, 128>(params, stream)
-                                       : launch_width<T, 256>(params, stream);
+    return (params->head_dim <= 64)    ? prepare_width<T, 64>(params, launch)
+           : (params->head_dim <= 128) ? prepare_width<T, 128>(params, launch)
+                                       : prepare_width<T, 256>(params, launch);
 }
 
-int launch(const bsattn_attend_cuda_params_t *params, struct CUstream_st *stream)
+int prepare(const bsattn_attend_cuda_params_t *params, bsattn_cuda_launch_t *launch)
 {
-    if (params->unit_count == 0) {
-        return (int)cudaSuccess;
-    }
     if ((params->head_dim % VECTOR != 0) || (params->head_dim > 256) ||
         (params->shape.halves != 1) || (params->shape.key_tile != KEY_TILE)) {
         return (int)cudaErrorInvalidValue;
     }
     switch (params->dtype) {
     case BSATTN_F32:
-        return launch_type<float>(params, stream);
+        return prepare_type<float>(params, launch);
     case BSATTN_F16:
-        return launch_type<__half>(params, stream);
+        return prepare_type<__half>(params, launch);
     case BSATTN_BF16:
-        return launch_type<__nv_bfloat16>(params, stream);
+        return prepare_type<__nv_bfloat16>(params, launch);
     default:
         return (int)cudaErrorInvalidValue;
     }
@@ -573,4 +575,4 @@ bsattn_tile_shape_t shape(const bsattn_problem_t *problem, double spread)
 
 } /* namespace */
 
-extern "C" const bsattn_cuda_kernel_t bsattn_attend_plain = {"plain", shape, launch};
+extern "C" const bsattn_cuda_kernel_t bsattn_attend_plain = {"plain", shape, prepare};

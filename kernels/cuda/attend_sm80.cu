@@ -14,6 +14,7 @@
 #include <atomic>
 #include <cuda_runtime.h>
 #include <math.h>
+#include <string.h>
 
 using namespace bsattn;
 
@@ -1093,8 +1094,8 @@ template <class C> cudaError_t count_places(int device, int *per_multiprocessor_
 }
 
 /* A, or B if that lets more CTAs share a multiprocessor. */
-template <class A, class B> int launch(const bsattn_attend_cuda_params_t *params,
-                                       cudaStream_t stream)
+template <class A, class B>
+int prepare(const bsattn_attend_cuda_params_t *params, bsattn_cuda_launch_t *launch)
 {
     /* By device: CTAs << 1 | whether they are of B; 0: not known yet. Whoever comes first finds
      * out, several at a time find the same. */
@@ -1123,47 +1124,47 @@ template <class A, class B> int launch(const bsattn_attend_cuda_params_t *params
             plans[device].store(plan, std::memory_order_release);
         }
     }
-    unsigned ctas = (unsigned)((params->unit_count < (plan >> 1)) ? params->unit_count : plan >> 1);
-    if ((plan & 1) != 0) {
-        attend_kernel<B><<<ctas, B::THREADS, B::BYTES, stream>>>(*params);
-    } else {
-        attend_kernel<A><<<ctas, A::THREADS, A::BYTES, stream>>>(*params);
-    }
-    return cudaGetLastError();
+    bool is_b = (plan & 1) != 0;
+    static_assert(sizeof(*params) <= sizeof(launch->argument), "room for them");
+    memcpy(launch->argument, params, sizeof(*params));
+    launch->function = is_b ? reinterpret_cast<const void *>(attend_kernel<B>)
+                            : reinterpret_cast<const void *>(attend_kernel<A>);
+    launch->ctas = (unsigned)((params->unit_count < (plan >> 1)) ? params->unit_count : plan >> 1);
+    launch->threads = is_b ? B::THREADS : A::THREADS;
+    launch->shared_bytes = is_b ? B::BYTES : A::BYTES;
+    return cudaSuccess;
 }
 
-template <class A> int launch(const bsattn_attend_cuda_params_t *params, cudaStream_t stream)
+template <class A>
+int prepare(const bsattn_attend_cuda_params_t *params, bsattn_cuda_launch_t *launch)
 {
-    return launch<A, A>(params, stream);
+    return prepare<A, A>(params, launch);
 }
 
 template <typename T>
-int launch_type(const bsattn_attend_cuda_params_t *params, cudaStream_t stream)
+int prepare_type(const bsattn_attend_cuda_params_t *params, bsattn_cuda_launch_t *launch)
 {
     bool wide = params->shape.halves == 2;
 
     if (params->head_dim <= 64) {
-        return wide ? launch<Config<T, 64, 2, 2, 3>>(params, stream)
-                    : launch<Config<T, 64, 1, 2, 4>>(params, stream);
+        return wide ? prepare<Config<T, 64, 2, 2, 3>>(params, launch)
+                    : prepare<Config<T, 64, 1, 2, 4>>(params, launch);
     }
     if (params->head_dim <= 128) {
-        return wide ? launch<Config<T, 128, 2, 2, 2>, Config<T, 128, 2, 1, 2>>(params, stream)
-                    : launch<Config<T, 128, 1, 1, 3>>(params, stream);
+        return wide ? prepare<Config<T, 128, 2, 2, 2>, Config<T, 128, 2, 1, 2>>(params, launch)
+                    : prepare<Config<T, 128, 1, 1, 3>>(params, launch);
     }
-    return wide ? (int)cudaErrorInvalidValue : launch<Config<T, 256, 1, 1, 2>>(params, stream);
+    return wide ? (int)cudaErrorInvalidValue : prepare<Config<T, 256, 1, 1, 2>>(params, launch);
 }
 
-int attend_sm80_launch(const bsattn_attend_cuda_params_t *params, struct CUstream_st *stream)
+int attend_sm80_prepare(const bsattn_attend_cuda_params_t *params, bsattn_cuda_launch_t *launch)
 {
     if ((params->head_dim % 8 != 0) || (params->head_dim < 16) || (params->head_dim > 256) ||
         (params->shape.key_tile != KEYS)) {
         return cudaErrorInvalidValue;
     }
-    if (params->unit_count == 0) {
-        return cudaSuccess;
-    }
-    return (params->dtype == BSATTN_BF16) ? launch_type<__nv_bfloat16>(params, stream)
-           : (params->dtype == BSATTN_F16) ? launch_type<__half>(params, stream)
+    return (params->dtype == BSATTN_BF16)  ? prepare_type<__nv_bfloat16>(params, launch)
+           : (params->dtype == BSATTN_F16) ? prepare_type<__half>(params, launch)
                                            : (int)cudaErrorInvalidValue;
 }
 
@@ -1191,5 +1192,5 @@ bsattn_tile_shape_t attend_sm80_shape(const bsattn_problem_t *problem, double sp
 
 extern "C" {
 
-const bsattn_cuda_kernel_t bsattn_attend_sm80 = {"sm80", attend_sm80_shape, attend_sm80_launch};
+const bsattn_cuda_kernel_t bsattn_attend_sm80 = {"sm80", attend_sm80_shape, attend_sm80_prepare};
 }

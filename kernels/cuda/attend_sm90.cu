@@ -197,13 +197,14 @@ int make_arguments(const bsattn_attend_cuda_params_t *params, Arguments *argumen
     return make_key_maps(params, keys, arguments->keys);
 }
 
-template <class C> int launch(const bsattn_attend_cuda_params_t *params, cudaStream_t stream)
+template <class C>
+int prepare(const bsattn_attend_cuda_params_t *params, bsattn_cuda_launch_t *launch)
 {
     static thread_local int ready_device = -1; /* that was asked and told last */
     static thread_local int multiprocessors;
-    Arguments arguments;
     int device;
-    int error = make_arguments(params, &arguments);
+    static_assert(sizeof(Arguments) <= sizeof(launch->argument), "room for it");
+    int error = make_arguments(params, reinterpret_cast<Arguments *>(launch->argument));
 
     if (error == cudaSuccess) {
         error = cudaGetDevice(&device);
@@ -224,14 +225,16 @@ template <class C> int launch(const bsattn_attend_cuda_params_t *params, cudaStr
         }
         ready_device = device;
     }
-    unsigned grid = (unsigned)((params->unit_count < multiprocessors) ? params->unit_count
-                                                                      : multiprocessors);
-    attend_kernel<C><<<grid, C::THREADS, Memory<C>::BYTES, stream>>>(arguments);
-    return cudaGetLastError();
+    launch->function = reinterpret_cast<const void *>(attend_kernel<C>);
+    launch->ctas = (unsigned)((params->unit_count < multiprocessors) ? params->unit_count
+                                                                     : multiprocessors);
+    launch->threads = C::THREADS;
+    launch->shared_bytes = Memory<C>::BYTES;
+    return cudaSuccess;
 }
 
 template <typename T>
-int launch_type(const bsattn_attend_cuda_params_t *params, cudaStream_t stream)
+int prepare_type(const bsattn_attend_cuda_params_t *params, bsattn_cuda_launch_t *launch)
 {
     using Wide128 = Config<T, 128, 1, 2, 128, 3, 2, 2>;
     using Narrow128 = Config<T, 128, 2, 1, 64, 3, 2, 2>;
@@ -241,24 +244,21 @@ int launch_type(const bsattn_attend_cuda_params_t *params, cudaStream_t stream)
     bool wide = params->shape.halves == 2;
 
     if (params->head_dim == 64) {
-        return (params->shape.passes != 0) ? launch<Passing64>(params, stream)
-               : wide                      ? launch<Wide64>(params, stream)
-                                           : launch<Narrow64>(params, stream);
+        return (params->shape.passes != 0) ? prepare<Passing64>(params, launch)
+               : wide                      ? prepare<Wide64>(params, launch)
+                                           : prepare<Narrow64>(params, launch);
     }
-    return wide ? launch<Wide128>(params, stream) : launch<Narrow128>(params, stream);
+    return wide ? prepare<Wide128>(params, launch) : prepare<Narrow128>(params, launch);
 }
 
-int attend_sm90_launch(const bsattn_attend_cuda_params_t *params, struct CUstream_st *stream)
+int attend_sm90_prepare(const bsattn_attend_cuda_params_t *params, bsattn_cuda_launch_t *launch)
 {
     if ((params->head_dim != 64) && (params->head_dim != 128)) {
         return cudaErrorInvalidValue;
     }
-    if (params->unit_count == 0) {
-        return cudaSuccess;
-    }
-    return (params->dtype == BSATTN_BF16) ? launch_type<__nv_bfloat16>(params, stream)
-           : (params->dtype == BSATTN_F16) ? launch_type<__half>(params, stream)
-                                           : cudaErrorInvalidValue;
+    return (params->dtype == BSATTN_BF16)  ? prepare_type<__nv_bfloat16>(params, launch)
+           : (params->dtype == BSATTN_F16) ? prepare_type<__half>(params, launch)
+                                           : (int)cudaErrorInvalidValue;
 }
 
 /* Blocks of 64 and less fill two warpgroups with two heads of a key head, or with neighbouring rows
@@ -288,7 +288,7 @@ bsattn_tile_shape_t attend_sm90_shape(const bsattn_problem_t *problem, double sp
 
 extern "C" {
 
-const bsattn_cuda_kernel_t bsattn_attend_sm90 = {"sm90", attend_sm90_shape, attend_sm90_launch};
+const bsattn_cuda_kernel_t bsattn_attend_sm90 = {"sm90", attend_sm90_shape, attend_sm90_prepare};
 
 size_t bsattn_attend_cuda_maps_bytes(const bsattn_cuda_kernel_t *kernel, int heads_kv)
 {

@@ -3,60 +3,73 @@
 
 #include "backend/queue_cuda.h"
 
-/* What the kernel would have launched. */
-static bsattn_status_t capture(const bsattn_cuda_kernel_t *kernel,
-                               const bsattn_attend_cuda_params_t *params, cudaStream_t stream,
-                               cudaGraph_t *graph_p)
-{
-    cudaError_t launched;
-    cudaError_t ended;
+/* The node of a launch. What it points to is read while a function is called with it. */
+typedef struct launch_node {
+    bsattn_cuda_launch_t launch;
+    void *argument;
+    struct cudaKernelNodeParams params;
+} launch_node_t;
 
-    BSATTN_TRY(bsattn_cuda_check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal),
-                                 "cudaStreamBeginCapture"));
-    launched = (cudaError_t)kernel->launch(params, stream);
-    ended = cudaStreamEndCapture(stream, graph_p); /* whatever came before */
-    BSATTN_TRY(bsattn_cuda_check(launched, kernel->name));
-    return bsattn_cuda_check(ended, "cudaStreamEndCapture");
+static bsattn_status_t node_init(launch_node_t *node, const bsattn_cuda_kernel_t *kernel,
+                                 const bsattn_attend_cuda_params_t *params)
+{
+    const bsattn_cuda_launch_t *launch = &node->launch;
+
+    BSATTN_TRY(
+        bsattn_cuda_check((cudaError_t)kernel->prepare(params, &node->launch), kernel->name));
+    node->argument = node->launch.argument;
+    node->params = (struct cudaKernelNodeParams){
+        .func = (void *)launch->function,
+        .gridDim = {launch->ctas, 1, 1},
+        .blockDim = {launch->threads, 1, 1},
+        .sharedMemBytes = (unsigned)launch->shared_bytes,
+        .kernelParams = &node->argument,
+    };
+    return BSATTN_OK;
 }
 
-static bsattn_status_t instantiate(cudaGraph_t graph, cudaStream_t stream,
-                                   cudaGraphExec_t *launch_p)
+bsattn_status_t bsattn_ready_launch_make(bsattn_ready_launch_t *launch,
+                                         const bsattn_cuda_kernel_t *kernel,
+                                         const bsattn_attend_cuda_params_t *params,
+                                         cudaStream_t stream)
 {
-    bsattn_status_t status;
+    launch_node_t node;
 
-    BSATTN_TRY(bsattn_cuda_check(cudaGraphInstantiate(launch_p, graph, 0), "cudaGraphInstantiate"));
+    BSATTN_TRY(node_init(&node, kernel, params));
+    BSATTN_TRY(bsattn_cuda_check(cudaGraphCreate(&launch->graph, 0), "cudaGraphCreate"));
+    BSATTN_TRY(bsattn_cuda_check(
+        cudaGraphAddKernelNode(&launch->node, launch->graph, NULL, 0, &node.params),
+        "cudaGraphAddKernelNode"));
+    BSATTN_TRY(bsattn_cuda_check(cudaGraphInstantiate(&launch->exec, launch->graph, 0),
+                                 "cudaGraphInstantiate"));
     /* Its memory is taken now, not when it is started first. */
-    status = bsattn_cuda_check(cudaGraphUpload(*launch_p, stream), "cudaGraphUpload");
-    if (status != BSATTN_OK) {
-        bsattn_cuda_launch_destroy(launch_p);
-    }
-    return status;
+    return bsattn_cuda_check(cudaGraphUpload(launch->exec, stream), "cudaGraphUpload");
 }
 
-bsattn_status_t bsattn_cuda_launch_make(const bsattn_cuda_kernel_t *kernel,
-                                        const bsattn_attend_cuda_params_t *params,
-                                        cudaStream_t stream, cudaGraphExec_t *launch_p)
+bsattn_status_t bsattn_ready_launch_set(const bsattn_ready_launch_t *launch,
+                                        const bsattn_cuda_kernel_t *kernel,
+                                        const bsattn_attend_cuda_params_t *params)
 {
-    cudaGraphExecUpdateResultInfo result;
-    cudaGraph_t graph = NULL;
-    bsattn_status_t status = capture(kernel, params, stream, &graph);
+    launch_node_t node;
 
-    if (status == BSATTN_OK) {
-        status = (*launch_p == NULL)
-                     ? instantiate(graph, stream, launch_p)
-                     : bsattn_cuda_check(cudaGraphExecUpdate(*launch_p, graph, &result),
-                                         "cudaGraphExecUpdate");
-    }
-    if (graph != NULL) {
-        (void)cudaGraphDestroy(graph);
-    }
-    return status;
+    BSATTN_TRY(node_init(&node, kernel, params));
+    return bsattn_cuda_check(
+        cudaGraphExecKernelNodeSetParams(launch->exec, launch->node, &node.params),
+        "cudaGraphExecKernelNodeSetParams");
 }
 
-void bsattn_cuda_launch_destroy(cudaGraphExec_t *launch_p)
+bsattn_status_t bsattn_ready_launch_start(const bsattn_ready_launch_t *launch, cudaStream_t stream)
 {
-    if (*launch_p != NULL) {
-        (void)cudaGraphExecDestroy(*launch_p);
-        *launch_p = NULL;
+    return bsattn_cuda_check(cudaGraphLaunch(launch->exec, stream), "cudaGraphLaunch");
+}
+
+void bsattn_ready_launch_destroy(bsattn_ready_launch_t *launch)
+{
+    if (launch->exec != NULL) {
+        (void)cudaGraphExecDestroy(launch->exec);
     }
+    if (launch->graph != NULL) {
+        (void)cudaGraphDestroy(launch->graph);
+    }
+    *launch = (bsattn_ready_launch_t){.exec = NULL};
 }

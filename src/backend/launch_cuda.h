@@ -9,19 +9,32 @@
 
 #include <cuda_runtime.h>
 
-/** Make a launch ready, or give it other arguments; starts of it that are still under way keep theirs.
- *  While this is done no thread may wait for the whole device (cudaDeviceSynchronize()): CUDA lets neither
- *  succeed.
- *  @param params    unit_count > 0
- *  @param stream    made with cudaStreamNonBlocking; what it holds does not change
- *  @param launch_p  NULL in it: a new one is made, which takes about 0.1 MB of the GPU. Otherwise one
- *                   that was made by the same kernel
- *  @return BSATTN_OK, BSATTN_ERR_MEMORY or BSATTN_ERR_ENVIRONMENT */
-bsattn_status_t bsattn_cuda_launch_make(const bsattn_cuda_kernel_t *kernel,
-                                        const bsattn_attend_cuda_params_t *params,
-                                        cudaStream_t stream, cudaGraphExec_t *launch_p);
+/** Zeros: there is none. */
+typedef struct bsattn_ready_launch {
+    cudaGraph_t graph;
+    cudaGraphNode_t node;
+    cudaGraphExec_t exec;
+} bsattn_ready_launch_t;
 
-/** @param launch_p  NULL in it is allowed, and is there afterwards */
-void bsattn_cuda_launch_destroy(cudaGraphExec_t *launch_p);
+/** Make a launch ready; about 0.1 MB of the GPU are its own.
+ *  @param params   unit_count > 0
+ *  @param stream   where it will be started first
+ *  @param launch   zeros; to be destroyed whatever comes back
+ *  @return BSATTN_OK, BSATTN_ERR_MEMORY or BSATTN_ERR_ENVIRONMENT */
+bsattn_status_t bsattn_ready_launch_make(bsattn_ready_launch_t *launch,
+                                         const bsattn_cuda_kernel_t *kernel,
+                                         const bsattn_attend_cuda_params_t *params,
+                                         cudaStream_t stream);
+
+/** Give it other arguments; starts of it that are still under way keep theirs.
+ *  @param kernel  that it was made with */
+bsattn_status_t bsattn_ready_launch_set(const bsattn_ready_launch_t *launch,
+                                        const bsattn_cuda_kernel_t *kernel,
+                                        const bsattn_attend_cuda_params_t *params);
+
+bsattn_status_t bsattn_ready_launch_start(const bsattn_ready_launch_t *launch, cudaStream_t stream);
+
+/** Zeros are allowed, and are there afterwards. */
+void bsattn_ready_launch_destroy(bsattn_ready_launch_t *launch);
 
 #endif

@@ -31,7 +31,7 @@ typedef struct cuda_work {
     bsattn_work_t super;
     bsattn_cuda_queue_t queue;
     const bsattn_cuda_kernel_t *kernel;
-    cudaGraphExec_t launch;          /* of the only step; NULL: there are more, or nothing to do */
+    bsattn_ready_launch_t launch;    /* of the only step; none: there are more, or nothing to do */
     bsattn_tensors_t launch_tensors; /* that it is for */
     bool in_place; /* keys of step 0 are read in the caller's tensors */
     cuda_step_t *steps;
@@ -410,7 +410,7 @@ static bsattn_status_t work_launch(cuda_work_t *cuda)
     attend.o = cuda->image;
     attend.k = (attend.k != NULL) ? attend.k : cuda->image;
     attend.v = (attend.v != NULL) ? attend.v : cuda->image;
-    return bsattn_cuda_launch_make(cuda->kernel, &attend, cuda->queue.compute, &cuda->launch);
+    return bsattn_ready_launch_make(&cuda->launch, cuda->kernel, &attend, cuda->queue.compute);
 }
 
 static bool same_tensors(const bsattn_tensors_t *a, const bsattn_tensors_t *b)
@@ -419,20 +419,15 @@ static bool same_tensors(const bsattn_tensors_t *a, const bsattn_tensors_t *b)
            (a->lse == b->lse);
 }
 
-/* Make the launch ready for tensors that come a second time in a row. Nothing may wait for the whole
- * device meanwhile, a thread of the caller's included, so this is not done for tensors that always
- * change. Should it fail, the launch is put together like any other. */
-static void ready_launch(cuda_work_t *cuda, const bsattn_tensors_t *before)
+/* Have the launch that was made ready, if there is one, take the tensors of this execution. */
+static bsattn_status_t ready_launch(cuda_work_t *cuda)
 {
-    if ((cuda->launch == NULL) || !same_tensors(before, &cuda->tensors) ||
-        same_tensors(&cuda->launch_tensors, &cuda->tensors)) {
-        return;
+    if ((cuda->launch.exec == NULL) || same_tensors(&cuda->launch_tensors, &cuda->tensors)) {
+        return BSATTN_OK;
     }
-    cuda->launch_tensors = (bsattn_tensors_t){.q = NULL};
-    if (bsattn_cuda_launch_make(cuda->kernel, &cuda->steps[0].attend, cuda->queue.compute,
-                                &cuda->launch) == BSATTN_OK) {
-        cuda->launch_tensors = cuda->tensors;
-    }
+    BSATTN_TRY(bsattn_ready_launch_set(&cuda->launch, cuda->kernel, &cuda->steps[0].attend));
+    cuda->launch_tensors = cuda->tensors;
+    return BSATTN_OK;
 }
 
 /* Start a step, which has work. */
@@ -440,10 +435,10 @@ static bsattn_status_t start_attend(cuda_work_t *cuda, const bsattn_attend_cuda_
 {
     cudaStream_t compute = cuda->queue.compute;
 
-    if ((cuda->launch != NULL) && same_tensors(&cuda->launch_tensors, &cuda->tensors)) {
-        return bsattn_cuda_check(cudaGraphLaunch(cuda->launch, compute), "cudaGraphLaunch");
+    if (cuda->launch.exec != NULL) {
+        return bsattn_ready_launch_start(&cuda->launch, compute);
     }
-    return bsattn_cuda_check((cudaError_t)cuda->kernel->launch(attend, compute),
+    return bsattn_cuda_check((cudaError_t)bsattn_attend_cuda(cuda->kernel, attend, compute),
                              cuda->kernel->name);
 }
 
@@ -529,7 +524,7 @@ void bsattn_work_cuda_release(bsattn_work_t *work)
         bsattn_cuda_event_destroy(&cuda->steps[s].exchange_end);
     }
     bsattn_cuda_event_destroy(&cuda->start);
-    bsattn_cuda_launch_destroy(&cuda->launch);
+    bsattn_ready_launch_destroy(&cuda->launch);
     destroy_queue(&cuda->queue);
     bsattn_cuda_free(backend, cuda->chunks[0]);
     bsattn_cuda_free(backend, cuda->chunks[1]);
@@ -647,12 +642,11 @@ bsattn_status_t bsattn_work_cuda_begin(bsattn_work_t *work, const bsattn_tensors
 {
     cuda_work_t *cuda = (cuda_work_t *)work;
     cudaStream_t compute = cuda->queue.compute;
-    bsattn_tensors_t before = cuda->tensors;
 
     BSATTN_TRY(check_alignment(tensors));
     BSATTN_TRY(bsattn_cuda_enter(work->backend));
     take_tensors(cuda, tensors);
-    ready_launch(cuda, &before);
+    BSATTN_TRY(ready_launch(cuda));
     cuda->recorded = 0;
     cuda->seen = 0;
     BSATTN_TRY(bsattn_cuda_event_record(cuda->start, compute));
