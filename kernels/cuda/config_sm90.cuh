@@ -45,8 +45,8 @@ struct Slot {
 };
 
 /* Key tiles of a unit that ends before the queries of the next could be there, unless these come at
- * once. */
-enum { SHORT_UNIT = 2 };
+ * once; and of one whose own queries are brought near when it is fetched. */
+enum { SHORT_UNIT = 2, NEAR_UNIT = 4 };
 
 /* A team works on one unit and holds one in reserve. What the one before left is still to be written
  * when the next has begun. */

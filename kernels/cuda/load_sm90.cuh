@@ -115,6 +115,17 @@ template <class C> struct Fetcher {
                      turn.barrier.parity ^ 1);
     }
 
+    /* Queries come from memory, and where units are short they cannot come before they are wanted. */
+    __device__ __forceinline__ void prefetch_queries(const Slot &slot)
+    {
+        if (C::FETCHER && (slot.key_tiles > 0) && (slot.key_tiles <= NEAR_UNIT)) {
+#pragma unroll 1
+            for (int g = 0; g < C::GROUPS; ++g) {
+                tensor_prefetch(&arguments.q, slot.parts[g].row, slot.parts[g].head, slot.batch);
+            }
+        }
+    }
+
     /* @return false at the end of all units */
     __device__ __forceinline__ bool publish(uint32_t unit)
     {
@@ -135,8 +146,12 @@ template <class C> struct Fetcher {
     /* A unit is taken once there is room for it: a team holds one in reserve, not two. */
     __device__ __forceinline__ bool publish_next()
     {
+        const Slot &slot = shared.slots[turn.slot.index];
+
         wait_for_slot();
-        return publish(gridDim.x * C::TEAMS + atomicAdd(arguments.params.counters, 1u));
+        bool more = publish(gridDim.x * C::TEAMS + atomicAdd(arguments.params.counters, 1u));
+        prefetch_queries(slot);
+        return more;
     }
 
     /* The last team to come here leaves the counters as the next launch wants them. */
@@ -177,6 +192,8 @@ template <class C> struct Loader {
     int maps_head;   /* whose maps were acquired last */
     TileSource behind; /* its keys are loaded, its values not */
     bool waiting;      /* there is one */
+    const Slot *late;  /* the unit whose queries come behind its first keys, or NULL */
+    bool short_before; /* the unit before was short */
 
     /* @param mask  of a gathered tile, else NULL */
     __device__ __forceinline__ void keys(const TileSource &tile, const bsattn_key_tile_t *mask)
@@ -208,6 +225,11 @@ template <class C> struct Loader {
     __device__ __forceinline__ void load(const TileSource &tile, const bsattn_key_tile_t *mask)
     {
         keys(tile, mask);
+        if (C::TURNS && (late != nullptr)) {
+            flush();
+            queries(*late);
+            late = nullptr;
+        }
         if (C::VALUES_LATE) {
             flush();
             behind = tile;
@@ -288,23 +310,36 @@ template <class C> struct Loader {
         }
     }
 
+    __device__ __forceinline__ void queries(const Slot &slot)
+    {
+        uint32_t full = shared_address(&shared.q_full[q.index]);
+
+        barrier_wait(shared_address(&shared.q_empty[q.index]), q.parity ^ 1);
+        barrier_arrive_expect(full, C::GROUPS * C::Q_BYTES);
+#pragma unroll
+        for (int g = 0; g < C::GROUPS; ++g) {
+            tensor_load<C::KEYS_STAY>(shared_address(stages.q[q.index][g]), &arguments.q, full,
+                                      slot.parts[g].row, slot.parts[g].head, slot.batch, 0);
+        }
+        q.next();
+        prefetch_state<C>(arguments.params, slot);
+    }
+
+    /* Behind a short unit the place of queries becomes free later than that of the first keys and of the
+     * values that are behind: results of the unit before are still to go out of it. */
     __device__ __forceinline__ void unit(const Slot &slot)
     {
-        uint32_t q_full = shared_address(&shared.q_full[q.index]);
         TileSource tile = {slot.key_head, slot.batch, nullptr, 0};
 
         if (arguments.head_maps != nullptr) {
             acquire_maps(arguments.head_maps + slot.key_head * MAPS_PER_HEAD, slot.key_head);
         }
-        barrier_wait(shared_address(&shared.q_empty[q.index]), q.parity ^ 1);
-        barrier_arrive_expect(q_full, C::GROUPS * C::Q_BYTES);
-#pragma unroll
-        for (int g = 0; g < C::GROUPS; ++g) {
-            tensor_load<C::KEYS_STAY>(shared_address(stages.q[q.index][g]), &arguments.q, q_full,
-                                      slot.parts[g].row, slot.parts[g].head, slot.batch, 0);
+        if (C::TURNS && short_before) {
+            late = &slot;
+        } else {
+            queries(slot);
         }
-        q.next();
-        prefetch_state<C>(arguments.params, slot);
+        short_before = slot.key_tiles <= SHORT_UNIT;
         until_fetch = min(C::V_STAGES, slot.key_tiles);
         gathered_tiles(slot, tile);
         runs(slot, tile);
@@ -320,6 +355,8 @@ __device__ void load_units(const Arguments &arguments, Memory<C> &memory, int te
 
     loader.maps_head = -1;
     loader.waiting = false;
+    loader.late = nullptr;
+    loader.short_before = false;
 
     if (!C::FETCHER) {
         (void)loader.fetcher.publish_first(team);

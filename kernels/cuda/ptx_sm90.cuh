@@ -104,6 +104,14 @@ __device__ __forceinline__ void tensor_load(uint32_t to, const CUtensorMap *map,
     }
 }
 
+/** Bring the box of a 5-dimensional map at {0, row, head, batch, 0} into the L2. */
+__device__ __forceinline__ void tensor_prefetch(const CUtensorMap *map, int row, int head, int batch)
+{
+    asm volatile("cp.async.bulk.prefetch.tensor.5d.L2.global [%0, {%1, %2, %3, %4, %1}];" ::"l"(map),
+                 "r"(0), "r"(row), "r"(head), "r"(batch)
+                 : "memory");
+}
+
 /** Copy bytes (a multiple of 16) into shared memory. */
 __device__ __forceinline__ void bulk_load(uint32_t to, const void *from, uint32_t bytes,
                                           uint32_t barrier)
