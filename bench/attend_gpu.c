@@ -305,6 +305,17 @@ static bool run_right(const outcome_t *outcome)
            (outcome->errors.nonfinite == 0) && (outcome->errors.spills == 0);
 }
 
+static void explain(const char *name, const outcome_t *outcome)
+{
+    const bsattn_gpu_errors_t *e = &outcome->errors;
+
+    printf("    %s: %" PRId64 " of %" PRId64 " rows off, first: batch %d head %d row %" PRId64
+           "; error %.3g, LSE %.3g; %" PRId64 " elements not finite; %" PRId64
+           " bytes written beside outputs and states\n",
+           name, e->bad_rows, e->rows, e->bad_batch, e->bad_head, e->bad_row, e->out, e->lse,
+           e->nonfinite, e->spills);
+}
+
 static outcome_t run_problem(const bench_t *bench, const bsattn_cuda_kernel_t *kernel,
                              const bsattn_problem_t *problem, const char *pattern, bool small)
 {
@@ -328,11 +339,14 @@ static outcome_t run_problem(const bench_t *bench, const bsattn_cuda_kernel_t *k
                       bsattn_gpu_error_text(outcome.error));
         exit(BSATTN_ERR_ENVIRONMENT);
     }
-    outcome.errors = bsattn_gpu_case_compare(&gpu, 0, check_pairs);
     outcome.ms = bsattn_gpu_case_time(&gpu, bench->repeats);
+    outcome.errors = bsattn_gpu_case_compare_sets(&gpu, check_pairs);
     if (small) {
+        bsattn_gpu_errors_t ready;
         bsattn_gpu_case_time_host(&gpu, 10 * bench->repeats, &outcome.launch_us,
                                   &outcome.total_us);
+        ready = bsattn_gpu_case_compare_sets(&gpu, check_pairs);
+        bsattn_gpu_errors_merge(&outcome.errors, &ready);
     }
     outcome.tflops = gpu.flops / outcome.ms.median * 1e-9;
     outcome.memory_tflops =
@@ -360,6 +374,10 @@ static double dense_tflops(bench_t *bench, const bsattn_cuda_kernel_t *kernel,
         }
     }
     outcome = run_problem(bench, kernel, &dense, "dense", false);
+    if (!run_right(&outcome)) {
+        explain("the dense run that shares are of", &outcome);
+        ++bench->failed;
+    }
     if (bench->dense_count < DENSE_MAX) {
         bench->dense[bench->dense_count++] = (dense_rate_t){dense, outcome.tflops};
     }
@@ -421,17 +439,6 @@ static void print_case(const bench_t *bench, const bench_case_t *spec,
     }
 }
 
-static void explain(const bench_case_t *spec, const outcome_t *outcome)
-{
-    const bsattn_gpu_errors_t *e = &outcome->errors;
-
-    printf("    %s: %" PRId64 " of %" PRId64 " rows off, first: batch %d head %d row %" PRId64
-           "; error %.3g, LSE %.3g; %" PRId64 " elements not finite; %" PRId64
-           " bytes written beside outputs and states\n",
-           spec->name, e->bad_rows, e->rows, e->bad_batch, e->bad_head, e->bad_row, e->out, e->lse,
-           e->nonfinite, e->spills);
-}
-
 static void run_case(bench_t *bench, bench_case_t *spec)
 {
     const bsattn_cuda_kernel_t *kernel = kernel_for(bench, &spec->problem);
@@ -475,7 +482,7 @@ static void run_case(bench_t *bench, bench_case_t *spec)
     }
     print_case(bench, spec, kernel, &outcome, bar, (bar > 0.0) ? figure / bar : 0.0);
     if (!run_right(&outcome)) {
-        explain(spec, &outcome);
+        explain(spec->name, &outcome);
         ++bench->failed;
     }
 }
@@ -509,9 +516,10 @@ static void read_seqs(bench_t *bench, char *list)
     char *item;
 
     while ((item = strsep(&list, ",")) != NULL) {
-        if (bench->seq_count < SEQS_MAX) {
-            bench->seqs[bench->seq_count++] = number("--seq", item);
+        if (bench->seq_count == SEQS_MAX) {
+            usage("--seq has too many lengths, from", item);
         }
+        bench->seqs[bench->seq_count++] = number("--seq", item);
     }
 }
 
@@ -551,6 +559,9 @@ static void read_option(bench_t *bench, int option, char *value)
         bench->mask_dir = value;
         break;
     case 't':
+        if (strlen(value) >= sizeof(bench->cases[0].pattern)) {
+            usage("--pattern is too long:", value);
+        }
         bench->pattern = value;
         break;
     case 'h':

@@ -27,11 +27,18 @@ typedef struct bsattn_gpu_errors {
 bsattn_gpu_errors_t bsattn_gpu_case_compare(const bsattn_gpu_case_t *gpu, int set,
                                             double pairs_max);
 
-/** @return the bound of bsattn_gpu_errors_t.out */
+/** Compare the results of all sets. @param pairs_max  of all together */
+bsattn_gpu_errors_t bsattn_gpu_case_compare_sets(const bsattn_gpu_case_t *gpu, double pairs_max);
+
+/** Count in all what some tell. */
+void bsattn_gpu_errors_merge(bsattn_gpu_errors_t *all, const bsattn_gpu_errors_t *some);
+
+/** @return the bound of bsattn_gpu_errors_t.out: SPEC's, here of every row, and without what fp32 scores
+ *          may be off, which is added to it */
 double bsattn_gpu_bound(bsattn_dtype_t dtype);
 
-/** Compare all rows of two cases of the same problem, e.g. of two kernels. A row that is NaN in
- *  one must be in the other. */
+/** Compare all rows of two cases of the same problem, e.g. of two kernels. What is NaN in one
+ *  must be in the other. */
 bsattn_gpu_errors_t bsattn_gpu_case_compare_cases(const bsattn_gpu_case_t *gpu,
                                                   const bsattn_gpu_case_t *other);
 

@@ -28,6 +28,7 @@
 #include "base/text.h"
 #include "cli/trial.h"
 #include "problem/problem.h"
+#include "ring/plan.h"
 
 enum { WARM_UP = 20, CHECK_ROWS = 200, SETS_MAX = 16, SKIPPED = 77 };
 
@@ -138,7 +139,7 @@ static void measure(bench_t *bench, double *wall, double *total)
     walls = bsattn_stats_of(wall, (size_t)bench->repeats);
     totals = bsattn_stats_of(total, (size_t)bench->repeats);
     printf("%s, %s, %d ranks, N %" PRId64 ", %d heads of %d, %s, %s, %d sets of tensors\n",
-           trial->info.backend, trial->info.backend_variant, trial->info.ranks,
+           trial->info.backend, bsattn_plan_variant(trial->plan), trial->info.ranks,
            bench->problem.seq_len, bench->problem.heads_q, bench->problem.head_dim,
            bsattn_dtype_name(bench->problem.dtype), bench->pattern_text, bench->set_count);
     printf("wall %.2f us (p95 %.2f), total %.2f us, beside it %.2f us\n", walls.median, walls.p95,

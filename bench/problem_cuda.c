@@ -416,34 +416,6 @@ static int64_t build_class(const bsattn_gpu_case_t *gpu, int list_class, list_bu
 
 /* ------------------------------------------------------------------------------------- launches */
 
-/* Query heads of a list class, in pairs where the kernel wants pairs and the key head is the same.
- * @param heads  [Hq, 2]
- * @return the number of streams */
-static int32_t stream_heads(const bsattn_gpu_case_t *gpu, int list_class, bool pairs,
-                            int32_t (*heads)[2])
-{
-    const bsattn_problem_t *problem = &gpu->params.problem;
-    int group = problem->heads_q / problem->heads_kv;
-    int32_t count = 0;
-    bool open = false; /* the last stream may take a second head */
-
-    for (int h = 0; h < problem->heads_q; ++h) {
-        if (gpu->list_of_head[h] != list_class) {
-            continue;
-        }
-        if (pairs && open && (heads[count - 1][0] / group == h / group)) {
-            heads[count - 1][1] = h;
-            open = false;
-            continue;
-        }
-        heads[count][0] = h;
-        heads[count][1] = h;
-        ++count;
-        open = true;
-    }
-    return count;
-}
-
 /* Cut a class's list of one launch and put it on the device. */
 static void add_tile_list(bsattn_gpu_case_t *gpu, int launch, int list_class,
                           const list_build_t *built, bsattn_tile_list_t *lists)
@@ -463,7 +435,8 @@ static void add_tile_list(bsattn_gpu_case_t *gpu, int launch, int list_class,
     list->tiles = device_copy(gpu, tiles.tiles, tiles.tile_count * sizeof(*tiles.tiles));
     list->runs = device_copy(gpu, tiles.runs, tiles.run_count * sizeof(*tiles.runs));
     list->item_count = (int32_t)tiles.item_count;
-    list->stream_heads = stream_heads(gpu, list_class, params->shape.pair_heads != 0, heads);
+    list->stream_heads = bsattn_lists_streams(problem, gpu->list_of_head, list_class,
+                                              params->shape.pair_heads != 0, heads);
     list->stream_group = bsattn_lists_stream_group(problem, (const int32_t(*)[2])heads,
                                                    list->stream_heads, tiles.reach);
     list->heads = device_copy(gpu, heads, (size_t)list->stream_heads * sizeof(*heads));
@@ -563,7 +536,8 @@ static bsattn_tile_shape_t find_shape(const bsattn_gpu_case_t *gpu, const list_b
             .block = problem->block, .tokens = problem->seq_len, .list = &list};
         bsattn_gpu_check_status(bsattn_tiles_add_spread(&params, &spread), "tiles");
     }
-    return gpu->params.kernel->shape(problem, bsattn_tiles_spread(&spread));
+    return gpu->params.kernel->shape(problem, bsattn_lists_pairs(problem, gpu->list_of_head),
+                                     bsattn_tiles_spread(&spread));
 }
 
 static void launch_init(bsattn_gpu_case_t *gpu, int launch, bsattn_tile_shape_t shape,
@@ -816,22 +790,27 @@ static int launch_all(const bsattn_gpu_case_t *gpu, int set)
     return 0;
 }
 
-int bsattn_gpu_case_run(bsattn_gpu_case_t *gpu, int set)
+static int clear_rows(const bsattn_gpu_case_t *gpu, int set)
 {
-    uint32_t counters[2];
-    int error;
-
     for (int c = 0; c < gpu->list_count; ++c) {
         bsattn_clear_cuda_params_t clear = gpu->clears[c];
         clear.attend = &gpu->launches[0].params[set];
         if ((clear.row_count > 0) && (clear.head_count > 0)) {
-            error = bsattn_clear_cuda(&clear, NULL);
+            int error = bsattn_clear_cuda(&clear, NULL);
             if (error != 0) {
                 return error;
             }
         }
     }
-    error = launch_all(gpu, set);
+    return 0;
+}
+
+int bsattn_gpu_case_run(bsattn_gpu_case_t *gpu, int set)
+{
+    uint32_t counters[2];
+    int error = clear_rows(gpu, set);
+
+    error = (error != 0) ? error : launch_all(gpu, set);
     error = (error != 0) ? error : (int)cudaDeviceSynchronize();
     if (error != 0) {
         return error;
@@ -845,6 +824,15 @@ int bsattn_gpu_case_run(bsattn_gpu_case_t *gpu, int set)
 }
 
 /* --------------------------------------------------------------------------------------- timing */
+
+/* What timed launches do not write is not there. */
+static void poison_or_end(bsattn_gpu_case_t *gpu)
+{
+    bsattn_gpu_case_poison(gpu);
+    for (int set = 0; set < gpu->params.sets; ++set) {
+        bsattn_gpu_check((cudaError_t)clear_rows(gpu, set), "rows without keys");
+    }
+}
 
 static void run_or_end(const bsattn_gpu_case_t *gpu, int set)
 {
@@ -865,6 +853,10 @@ bsattn_stats_t bsattn_gpu_case_time(bsattn_gpu_case_t *gpu, int repeats)
 
     BSATTN_GPU_TRY(cudaEventCreate(&begin));
     BSATTN_GPU_TRY(cudaEventCreate(&done));
+    poison_or_end(gpu);
+    for (int first = 0; first < gpu->params.sets; ++first) {
+        run_or_end(gpu, first);
+    }
     for (int r = -2; r < repeats; ++r) {
         BSATTN_GPU_TRY(cudaEventRecord(begin, NULL));
         for (int i = 0; i < inner; ++i) {
@@ -901,7 +893,7 @@ static void make_launches(const bsattn_gpu_case_t *gpu, int set, cudaStream_t st
 void bsattn_gpu_case_time_host(bsattn_gpu_case_t *gpu, int repeats, bsattn_stats_t *launch_us_p,
                                bsattn_stats_t *total_us_p)
 {
-    enum { WARM_UP = 20 };
+    const int warm_up = 20 + gpu->params.sets; /* all of them */
     int per_set = gpu->params.launches;
     size_t count = (size_t)gpu->params.sets * (size_t)per_set;
     bsattn_ready_launch_t *launches = bsattn_gpu_host_new(count, sizeof(*launches));
@@ -913,9 +905,10 @@ void bsattn_gpu_case_time_host(bsattn_gpu_case_t *gpu, int repeats, bsattn_stats
     for (int set = 0; set < gpu->params.sets; ++set) {
         make_launches(gpu, set, stream, &launches[set * per_set]);
     }
+    poison_or_end(gpu);
     BSATTN_GPU_TRY(cudaDeviceSynchronize());
-    for (int r = -WARM_UP; r < repeats; ++r) {
-        const bsattn_ready_launch_t *now = &launches[(r + WARM_UP) % gpu->params.sets * per_set];
+    for (int r = -warm_up; r < repeats; ++r) {
+        const bsattn_ready_launch_t *now = &launches[(r + warm_up) % gpu->params.sets * per_set];
         double start_ms = bsattn_clock_ms();
         double launched_ms;
 

@@ -97,10 +97,12 @@ void bsattn_gpu_case_poison(bsattn_gpu_case_t *gpu);
 /** Run everything once and wait. @return the error of CUDA, 0 for success */
 int bsattn_gpu_case_run(bsattn_gpu_case_t *gpu, int set);
 
-/** Times of runs without the rows without keys, in ms of one run, by events on the GPU. */
+/** Times of runs without the rows without keys, in ms of one run, by events on the GPU. Outputs are
+ *  poisoned before; afterwards every set has the results of launches like those timed. */
 bsattn_stats_t bsattn_gpu_case_time(bsattn_gpu_case_t *gpu, int repeats);
 
-/** Times in us of starting launches that were made ready, and of that until their completion. */
+/** Times in us of starting launches that were made ready, and of that until their completion. Outputs are
+ *  poisoned before; afterwards every set has the results of such launches. */
 void bsattn_gpu_case_time_host(bsattn_gpu_case_t *gpu, int repeats, bsattn_stats_t *launch_us_p,
                                bsattn_stats_t *total_us_p);
 

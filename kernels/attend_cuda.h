@@ -156,9 +156,10 @@ typedef struct bsattn_cuda_launch {
 /** One implementation. */
 typedef struct bsattn_cuda_kernel {
     const char *name; /**< "sm90", "sm80" or "plain" */
-    /** @param spread  the keys that a query tile of two halves, neighbouring rows, has to visit,
+    /** @param pairs   whether query heads, two by two, share a key head and its lists
+     *  @param spread  the keys that a query tile of two halves, neighbouring rows, has to visit,
                        relative to those of one half: from 1 (both see the same) to 2 */
-    bsattn_tile_shape_t (*shape)(const bsattn_problem_t *problem, double spread);
+    bsattn_tile_shape_t (*shape)(const bsattn_problem_t *problem, bool pairs, double spread);
     /** Put a launch together, for the device that is current.
      *  @param params  unit_count > 0
      *  @return a cudaError_t, 0 for success */

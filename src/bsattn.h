@@ -367,9 +367,11 @@ BSATTN_API int64_t bsattn_plan_allocated(const bsattn_plan_t *plan, int local);
 
 /** Compute O and LSE. Collective; returns when this process's results are written.
  *  @param tensors  one entry per rank of this process
- *  @return BSATTN_OK, or BSATTN_ERR_ENVIRONMENT if the transport fails: other ranks may then see
- *          success or wait for this one, and plan and context can only be destroyed. In a job of
- *          several processes, say it and end the job. */
+ *  @return BSATTN_OK, BSATTN_ERR_INPUT for tensors of the backend cuda that are not aligned to 16
+ *          bytes, BSATTN_ERR_MEMORY if the GPU has none left, or BSATTN_ERR_ENVIRONMENT if the GPU
+ *          or the transport fails. Other ranks may then see success or wait for this one, and plan
+ *          and context can only be destroyed: in a job of several processes, say it and end the
+ *          job. */
 BSATTN_API bsattn_status_t bsattn_execute(bsattn_plan_t *plan, const bsattn_tensors_t *tensors);
 
 /** @return the times of the last execute of a rank of this process. */

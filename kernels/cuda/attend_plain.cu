@@ -564,11 +564,12 @@ int prepare(const bsattn_attend_cuda_params_t *params, bsattn_cuda_launch_t *lau
     }
 }
 
-bsattn_tile_shape_t shape(const bsattn_problem_t *problem, double spread)
+bsattn_tile_shape_t shape(const bsattn_problem_t *problem, bool pairs, double spread)
 {
     bsattn_tile_shape_t result = {1, KEY_TILE, 0, 0};
 
     (void)problem;
+    (void)pairs;
     (void)spread;
     return result;
 }

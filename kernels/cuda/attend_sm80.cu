@@ -1170,10 +1170,10 @@ int attend_sm80_prepare(const bsattn_attend_cuda_params_t *params, bsattn_cuda_l
 
 /* As for Hopper (attend_sm90.cu), with one warp's rows instead of a warpgroup's: halves that see
  * different keys would leave half of the warps idle. */
-bsattn_tile_shape_t attend_sm80_shape(const bsattn_problem_t *problem, double spread)
+bsattn_tile_shape_t attend_sm80_shape(const bsattn_problem_t *problem, bool pairs, double spread)
 {
     bsattn_tile_shape_t wide = {2, KEYS, 0, 0};
-    bsattn_tile_shape_t pairs = {2, KEYS, 1, 0};
+    bsattn_tile_shape_t paired = {2, KEYS, 1, 0};
     bsattn_tile_shape_t narrow = {1, KEYS, 0, 0};
 
     if (problem->head_dim > 128) {
@@ -1182,8 +1182,8 @@ bsattn_tile_shape_t attend_sm80_shape(const bsattn_problem_t *problem, double sp
     if (problem->block >= 128) {
         return wide;
     }
-    if (problem->heads_q / problem->heads_kv % 2 == 0) {
-        return pairs;
+    if (pairs) {
+        return paired;
     }
     return (spread < 1.1) ? wide : narrow;
 }

@@ -12,6 +12,7 @@
 #include "kernels/cuda/compute_sm90.cuh"
 #include "kernels/cuda/load_sm90.cuh"
 
+#include <atomic>
 #include <cuda_runtime.h>
 #include <string.h>
 
@@ -98,16 +99,19 @@ using EncodeTiled = CUresult (*)(CUtensorMap *, CUtensorMapDataType, cuuint32_t,
 /* The driver's library is not linked, so that a machine without one can start the program. */
 EncodeTiled encode_tiled()
 {
-    static const EncodeTiled function = [] {
+    static std::atomic<EncodeTiled> known; /* whoever comes first asks, several at a time the same */
+    EncodeTiled function = known.load(std::memory_order_acquire);
+
+    if (function == nullptr) {
         void *found = nullptr;
         cudaDriverEntryPointQueryResult result;
         cudaError_t error = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000,
                                                              cudaEnableDefault, &result);
-        return ((error == cudaSuccess) && (result == cudaDriverEntryPointSuccess))
-                   ? reinterpret_cast<EncodeTiled>(found)
-                   : nullptr;
-    }();
-
+        if ((error == cudaSuccess) && (result == cudaDriverEntryPointSuccess)) {
+            function = reinterpret_cast<EncodeTiled>(found);
+            known.store(function, std::memory_order_release);
+        }
+    }
     return function;
 }
 
@@ -264,19 +268,19 @@ int attend_sm90_prepare(const bsattn_attend_cuda_params_t *params, bsattn_cuda_l
 /* Blocks of 64 and less fill two warpgroups with two heads of a key head, or with neighbouring rows
  * where these see mostly the same keys: the same but for a few tiles, which both work on, or for
  * some, which one passes over. Else each warpgroup goes its own way. */
-bsattn_tile_shape_t attend_sm90_shape(const bsattn_problem_t *problem, double spread)
+bsattn_tile_shape_t attend_sm90_shape(const bsattn_problem_t *problem, bool pairs, double spread)
 {
     int keys = (problem->head_dim == 64) ? 64 : 128;
     bsattn_tile_shape_t wide = {2, keys, 0, 0};
     bsattn_tile_shape_t passing = {2, keys, 0, 1};
-    bsattn_tile_shape_t pairs = {2, keys, 1, 0};
+    bsattn_tile_shape_t paired = {2, keys, 1, 0};
     bsattn_tile_shape_t narrow = {1, 64, 0, 0};
 
     if (problem->block >= 128) {
         return wide;
     }
-    if (problem->heads_q / problem->heads_kv % 2 == 0) {
-        return pairs;
+    if (pairs) {
+        return paired;
     }
     if ((spread < 1.1) || ((spread < 1.3) && (problem->head_dim == 128))) {
         return wide;

@@ -27,7 +27,7 @@ struct Part {
     int32_t row;
     int32_t head;
     int32_t rows;   /* from row on; the rest do not exist */
-    uint8_t active; /* bit per warp; not set for a copy of the other half */
+    uint8_t active; /* bit per warp */
     uint8_t first;
     uint8_t last;
 };

@@ -15,7 +15,6 @@ static __device__ Part read_part(const bsattn_attend_cuda_params_t &params,
                                  const bsattn_unit_t &unit, const bsattn_tile_item_t &item, int h)
 {
     Part part;
-    bool copy = (h == 1) && (unit.head[0] == unit.head[1]) && (item.row[0] == item.row[1]);
     int64_t rows = params.tokens - item.row[h];
 
     part.row = item.row[h];
@@ -24,7 +23,7 @@ static __device__ Part read_part(const bsattn_attend_cuda_params_t &params,
     part.lse = (params.lse == nullptr) ? nullptr : params.lse + stream * params.tokens + part.row;
     part.state_row = stream * params.state_rows + item.state_row[h];
     part.rows = (int32_t)((rows < BSATTN_TILE_HALF) ? rows : BSATTN_TILE_HALF);
-    part.active = copy ? 0 : (item.active >> 4 * h) & 0xF;
+    part.active = (item.active >> 4 * h) & 0xF;
     part.first = (item.first >> 4 * h) & 0xF;
     part.last = (item.last >> 4 * h) & 0xF;
     return part;
@@ -195,7 +194,7 @@ template <class C> struct Loader {
     const Slot *late;  /* the unit whose queries come behind its first keys, or NULL */
     bool short_before; /* the unit before was short */
 
-    /* @param mask  of a gathered tile, else NULL */
+    /* @param mask  of a tile whose mask is looked at, else NULL */
     __device__ __forceinline__ void keys(const TileSource &tile, const bsattn_key_tile_t *mask)
     {
         uint32_t full = shared_address(&shared.k_full[k_stage.index]);
@@ -255,15 +254,15 @@ template <class C> struct Loader {
     {
 #pragma unroll 1
         for (int t = 0; t < slot.tile_count; ++t) {
-            const bsattn_key_tile_t *mask = slot.tiles + t;
+            const bsattn_key_tile_t *from = slot.tiles + t;
 
-            prefetch(mask + 1); /* may be another item's, or nobody's: an address is all it takes */
+            prefetch(from + 1); /* may be another item's, or nobody's: an address is all it takes */
             if (arguments.params.granule == C::KEYS) {
-                tile.row = mask->key_row[0];
+                tile.row = from->key_row[0];
             } else {
-                tile.rows = mask->key_row;
+                tile.rows = from->key_row;
             }
-            load(tile, mask);
+            load(tile, (t < slot.masked_count) ? from : nullptr);
         }
     }
 

@@ -5,6 +5,7 @@
 #include "base/array.h"
 #include "problem/problem.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -38,13 +39,11 @@ static int group_size(const bsattn_problem_t *problem)
     return problem->heads_q / problem->heads_kv;
 }
 
-/* Neighbouring query heads are pairs of one key head; only the same lists make them one stream. */
-static bool pairs_alike(const bsattn_work_params_t *params)
+bool bsattn_lists_pairs(const bsattn_problem_t *problem, const int *list_of_head)
 {
-    const int *list_of_head = params->schedule->list_of_head;
-    bool alike = (group_size(params->problem) % 2 == 0);
+    bool alike = (group_size(problem) % 2 == 0);
 
-    for (int head = 0; alike && (head + 1 < params->problem->heads_q); head += 2) {
+    for (int head = 0; alike && (head + 1 < problem->heads_q); head += 2) {
         alike = (list_of_head[head] == list_of_head[head + 1]);
     }
     return alike;
@@ -64,24 +63,22 @@ bsattn_status_t bsattn_lists_shape(const bsattn_work_params_t *params,
             BSATTN_TRY(bsattn_tiles_add_spread(&tiles, &spread));
         }
     }
-    *shape = kernel->shape(params->problem, bsattn_tiles_spread(&spread));
-    if ((shape->pair_heads != 0) && !pairs_alike(params)) {
-        shape->pair_heads = 0;
-    }
+    *shape =
+        kernel->shape(params->problem, bsattn_lists_pairs(params->problem, schedule->list_of_head),
+                      bsattn_tiles_spread(&spread));
     return BSATTN_OK;
 }
 
 /* -------------------------------------------------------------------------------------- streams */
 
-/* The query heads of a list, two by two or each twice. @param heads  [heads_q, 2] */
-static int fill_streams(const bsattn_work_params_t *params, const bsattn_tile_shape_t *shape,
-                        int list, int32_t (*heads)[2])
+int bsattn_lists_streams(const bsattn_problem_t *problem, const int *list_of_head, int list,
+                         bool pairs, int32_t (*heads)[2])
 {
-    int step = (shape->pair_heads != 0) ? 2 : 1;
+    int step = pairs ? 2 : 1;
     int count = 0;
 
-    for (int head = 0; head < params->problem->heads_q; head += step) {
-        if (params->schedule->list_of_head[head] == list) {
+    for (int head = 0; head < problem->heads_q; head += step) {
+        if (list_of_head[head] == list) {
             heads[count][0] = head;
             heads[count][1] = head + step - 1;
             ++count;
@@ -216,7 +213,8 @@ static bsattn_status_t add_streams(const bsattn_work_params_t *params,
         return bsattn_fail(BSATTN_ERR_MEMORY, "no memory for the heads of a rank");
     }
     for (int l = 0; (l < schedule->list_count) && (status == BSATTN_OK); ++l) {
-        int count = fill_streams(params, shape, l, heads);
+        int count = bsattn_lists_streams(params->problem, schedule->list_of_head, l,
+                                         shape->pair_heads != 0, heads);
         size_t offset = 0;
         status = bsattn_image_add(image, heads, (size_t)count * sizeof(*heads), &offset);
         for (int s = 0; s < schedule->step_count; ++s) {
@@ -233,6 +231,25 @@ static bsattn_status_t add_streams(const bsattn_work_params_t *params,
     return status;
 }
 
+/* Rows have numbers of 32 bits, and one of them means that there is none. */
+static bsattn_status_t check_rows(const bsattn_work_params_t *params)
+{
+    int64_t most = params->tokens;
+
+    for (int s = 0; s < params->schedule->step_count; ++s) {
+        for (int head = 0; head < params->problem->heads_kv; ++head) {
+            int64_t tokens = params->schedule->steps[s].heads[head].token_count;
+            most = (tokens > most) ? tokens : most;
+        }
+    }
+    if (most > BSATTN_TILE_NO_KEYS) {
+        return bsattn_fail(BSATTN_ERR_INPUT,
+                           "%" PRId64 " tokens on a rank; a GPU's lists can name %d", most,
+                           (int)BSATTN_TILE_NO_KEYS);
+    }
+    return BSATTN_OK;
+}
+
 bsattn_status_t bsattn_lists_add(const bsattn_work_params_t *params,
                                  const bsattn_tile_shape_t *shape, int threads,
                                  bsattn_image_t *image, bsattn_lists_step_t *steps)
@@ -241,9 +258,11 @@ bsattn_status_t bsattn_lists_add(const bsattn_work_params_t *params,
     size_t count = (size_t)schedule->step_count * (size_t)schedule->list_count;
     bsattn_tiles_t *tiles = calloc(count, sizeof(*tiles));
     bsattn_tile_list_t *streams = calloc(count, sizeof(*streams));
-    bsattn_status_t status;
+    bsattn_status_t status = check_rows(params);
 
-    if ((tiles == NULL) || (streams == NULL)) {
+    if (status != BSATTN_OK) {
+        count = 0;
+    } else if ((tiles == NULL) || (streams == NULL)) {
         status = bsattn_fail(BSATTN_ERR_MEMORY, "no memory for the lists of a rank");
     } else {
         status = cut_all(params, shape, threads, tiles);

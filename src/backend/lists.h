@@ -26,8 +26,19 @@ typedef struct bsattn_lists_step {
     int64_t unit_count;
 } bsattn_lists_step_t;
 
-/** The tile shape of a rank's launches: as the kernel wants it, without pairs of heads where some
- *  pair has different lists. */
+/** @param list_of_head  [heads_q]
+ *  @return whether neighbouring query heads, two by two, share a key head and a list: such a pair can be
+ *          one stream */
+bool bsattn_lists_pairs(const bsattn_problem_t *problem, const int *list_of_head);
+
+/** The query heads of a list, by streams: two by two, or each twice.
+ *  @param pairs  bsattn_lists_pairs(), and the shape wants pairs
+ *  @param heads  [heads_q, 2], filled
+ *  @return streams of a batch item */
+int bsattn_lists_streams(const bsattn_problem_t *problem, const int *list_of_head, int list,
+                         bool pairs, int32_t (*heads)[2]);
+
+/** The tile shape of a rank's launches, as the kernel wants it. */
 bsattn_status_t bsattn_lists_shape(const bsattn_work_params_t *params,
                                    const bsattn_cuda_kernel_t *kernel, bsattn_tile_shape_t *shape);
 

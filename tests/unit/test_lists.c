@@ -17,10 +17,12 @@ enum { RANKS = 3, TILE_KEYS = 128 };
 
 static bsattn_tile_shape_t shape_wanted;
 static double spread_told;
+static bool pairs_told;
 
-static bsattn_tile_shape_t tell_shape(const bsattn_problem_t *problem, double spread)
+static bsattn_tile_shape_t tell_shape(const bsattn_problem_t *problem, bool pairs, double spread)
 {
     (void)problem;
+    pairs_told = pairs;
     spread_told = spread;
     return shape_wanted;
 }
@@ -68,8 +70,8 @@ static void close_world(world_t *world)
     bsattn_pattern_destroy(world->pattern);
 }
 
-/* Pairs only where both heads have the same lists; the kernel hears how alike the lists of
- * neighbours are. */
+/* The kernel hears whether heads are pairs, which they are where both have the same lists, and how alike
+ * the lists of neighbours are; its word is taken. */
 static void test_shape(void **state)
 {
     bsattn_tile_shape_t shape;
@@ -79,13 +81,29 @@ static void test_shape(void **state)
     shape_wanted = (bsattn_tile_shape_t){.halves = 2, .key_tile = TILE_KEYS, .pair_heads = 1};
     open_world(&world, "dense", 960);
     assert_int_equal(bsattn_lists_shape(&world.params, &kernel, &shape), BSATTN_OK);
-    assert_int_equal(shape.pair_heads, 1);
+    assert_memory_equal(&shape, &shape_wanted, sizeof(shape));
+    assert_true(pairs_told);
     assert_true(spread_told == 6.0 / 5.0); /* of five query blocks, the last is alone in its tile */
     close_world(&world);
     open_world(&world, "0-2@dense;3-7@local(window=128)", 960);
     assert_int_equal(bsattn_lists_shape(&world.params, &kernel, &shape), BSATTN_OK);
-    assert_int_equal(shape.pair_heads, 0);
-    assert_int_equal(shape.halves, 2);
+    assert_false(pairs_told);
+    close_world(&world);
+}
+
+/* What 32 bits cannot name is refused, not wrapped. */
+static void test_too_many_rows(void **state)
+{
+    bsattn_tile_shape_t shape = {.halves = 2, .key_tile = TILE_KEYS};
+    bsattn_image_t image = {.data = NULL};
+    bsattn_lists_step_t steps[RANKS];
+    world_t world;
+
+    (void)state;
+    open_world(&world, "dense", 960);
+    world.params.tokens = (int64_t)BSATTN_TILE_NO_KEYS + 1;
+    assert_int_equal(bsattn_lists_add(&world.params, &shape, 1, &image, steps), BSATTN_ERR_INPUT);
+    assert_null(image.data);
     close_world(&world);
 }
 
@@ -261,11 +279,9 @@ static void test_copies(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_shape),
-        cmocka_unit_test(test_stream_group),
-        cmocka_unit_test(test_groups_of_steps),
-        cmocka_unit_test(test_lists),
-        cmocka_unit_test(test_copies),
+        cmocka_unit_test(test_shape),        cmocka_unit_test(test_too_many_rows),
+        cmocka_unit_test(test_stream_group), cmocka_unit_test(test_groups_of_steps),
+        cmocka_unit_test(test_lists),        cmocka_unit_test(test_copies),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
