@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli/cli.h"
 
+#include "base/text.h"
 #include "cli/help.h"
 #include "cli/launch.h"
 #include "cli/paths.h"
@@ -117,7 +118,12 @@ static bsattn_status_t finish_output(bsattn_status_t status)
 
 static bsattn_status_t do_job(bsattn_cli_t *cli, bsattn_status_t status)
 {
-    BSATTN_TRY(bsattn_job_start(&cli->job));
+    bsattn_status_t started = bsattn_job_start(&cli->job);
+
+    if (started != BSATTN_OK) { /* of which nobody else hears */
+        cli->speaks = true;
+        return bsattn_fail(started, "rank %d: %s", bsattn_launch_rank(getenv), bsattn_last_error());
+    }
     cli->speaks = (cli->job.size > 1) ? (cli->job.rank == 0) : cli->speaks;
     if (status == BSATTN_OK) {
         bsattn_job_set_timeout(bsattn_options_real(cli->options, BSATTN_OPTION_TIMEOUT));
@@ -127,6 +133,16 @@ static bsattn_status_t do_job(bsattn_cli_t *cli, bsattn_status_t status)
     cli->speaks = cli->speaks || ((cli->job.size == 1) && computes(cli));
     BSATTN_TRY(compare_options(cli));
     return bsattn_job_agree(&cli->job, finish_output(do_verb(cli)));
+}
+
+/* Whether a single process needs MPI: to compute, or to be told of a transport between processes. */
+static bool uses_mpi(const bsattn_options_t *options)
+{
+    const char *transport = bsattn_options_text(options, BSATTN_OPTION_TRANSPORT);
+
+    return bsattn_verb_uses_mpi(options->verb) ||
+           ((options->verb == BSATTN_VERB_INFO) && !bsattn_text_is_auto(transport) &&
+            (strcmp(transport, "loop") != 0));
 }
 
 int bsattn_cli_main(int argc, char **argv)
@@ -140,9 +156,8 @@ int bsattn_cli_main(int argc, char **argv)
     };
     /* One of several processes meets the others whatever it was asked: they may have been asked
      * something else. A lone one starts MPI only if it must. */
-    bool needs_job =
-        (bsattn_launch_size(getenv) > 1) ||
-        ((status == BSATTN_OK) && bsattn_verb_uses_mpi(options.verb) && !asks_for_help(&options));
+    bool needs_job = (bsattn_launch_size(getenv) > 1) ||
+                     ((status == BSATTN_OK) && uses_mpi(&options) && !asks_for_help(&options));
 
     if (needs_job) {
         status = do_job(&cli, status);

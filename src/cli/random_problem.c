@@ -6,6 +6,7 @@
 #include "base/text.h"
 
 #include <inttypes.h>
+#include <string.h>
 
 enum { SEQ_MAX = 700, TERM_KINDS = 11 };
 
@@ -207,18 +208,20 @@ void bsattn_random_problem_draw(uint64_t seed, int64_t index, bsattn_random_prob
     drawn_p->exchange = draw_exchange(&lot);
 }
 
-const char *bsattn_random_problem_command(const bsattn_random_problem_t *drawn, int mpi_ranks,
-                                          char *out, size_t size)
+const char *bsattn_random_problem_command(const bsattn_random_problem_t *drawn,
+                                          const bsattn_context_info_t *info, char *out, size_t size)
 {
     const bsattn_problem_t *problem = &drawn->problem;
     bsattn_strbuf_t buf;
 
     bsattn_strbuf_init(&buf, out, size);
-    if (mpi_ranks > 0) {
-        bsattn_strbuf_add(&buf, "mpirun -np %d bsattn_ring run --transport mpi", mpi_ranks);
+    if (strcmp(info->transport, "loop") == 0) {
+        bsattn_strbuf_add(&buf, "bsattn_ring run --ranks %d", info->ranks);
     } else {
-        bsattn_strbuf_add(&buf, "bsattn_ring run --transport loop --ranks %d", drawn->ranks);
+        bsattn_strbuf_add(&buf, "mpirun -np %d bsattn_ring run", info->ranks);
     }
+    bsattn_strbuf_add(&buf, " --transport %s --backend %s --threads %d", info->transport,
+                      info->backend, info->threads);
     bsattn_strbuf_add(
         &buf, " --seq %" PRId64 " --batch %" PRId64 " --heads %d --kv-heads %d --head-dim %d",
         problem->seq_len, problem->batch, problem->heads_q, problem->heads_kv, problem->head_dim);

@@ -20,10 +20,11 @@ typedef struct bsattn_random_problem {
  *  bsattn_problem_check(), every pattern the language of bsattn_pattern_create(). */
 void bsattn_random_problem_draw(uint64_t seed, int64_t index, bsattn_random_problem_t *drawn_p);
 
-/** Write the command that computes it alone and checks every row.
- *  @param mpi_ranks  ranks of the MPI job; 0: the loop transport with drawn->ranks
+/** Write the command that computes it alone, the same way, and checks every row.
+ *  @param info  of the context that computed it
  *  @return out */
-const char *bsattn_random_problem_command(const bsattn_random_problem_t *drawn, int mpi_ranks,
-                                          char *out, size_t size);
+const char *bsattn_random_problem_command(const bsattn_random_problem_t *drawn,
+                                          const bsattn_context_info_t *info, char *out,
+                                          size_t size);
 
 #endif

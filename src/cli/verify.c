@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "base/text.h"
 #include "cli/launch.h"
 #include "cli/random_problem.h"
 #include "cli/reports.h"
@@ -16,7 +17,8 @@ typedef struct verify {
     const bsattn_cli_t *cli;
     const bsattn_options_t *options;
     bsattn_reports_t reports;
-    bsattn_context_t *shared; /* of an MPI job; NULL where every problem has its own loop ranks */
+    bsattn_context_t *shared; /* of a job, or a transport that was named; NULL: each problem has its
+                                 own loop ranks */
     bool titled;
     int64_t failed;
 } verify_t;
@@ -101,12 +103,13 @@ static bsattn_status_t tell(verify_t *verify, const bsattn_record_t *record)
 static void tell_command(const verify_t *verify, const attempt_t *attempt)
 {
     char command[COMMAND_SIZE];
-    int mpi_ranks = (verify->shared != NULL) ? verify->cli->job.size : 0;
+    bsattn_context_info_t info;
 
     if (verify->cli->speaks) {
+        bsattn_context_info(attempt->context, &info);
         (void)fprintf(
             stderr, "bsattn_ring: to see this again: %s\n",
-            bsattn_random_problem_command(&attempt->drawn, mpi_ranks, command, sizeof(command)));
+            bsattn_random_problem_command(&attempt->drawn, &info, command, sizeof(command)));
     }
 }
 
@@ -141,7 +144,8 @@ static bsattn_status_t do_problem(verify_t *verify, int64_t index)
     if ((status == BSATTN_OK) && !attempt.record.check.passed) {
         ++verify->failed;
     }
-    if ((status != BSATTN_OK) || !attempt.record.check.passed) {
+    if ((status == BSATTN_OK) ? !attempt.record.check.passed
+                              : (status != BSATTN_ERR_ENVIRONMENT) && (attempt.context != NULL)) {
         tell_command(verify, &attempt);
     }
     if (status == BSATTN_OK) {
@@ -156,7 +160,8 @@ static bsattn_status_t open_shared(verify_t *verify)
     const char *transport = bsattn_options_text(verify->options, BSATTN_OPTION_TRANSPORT);
     bsattn_context_params_t params = bsattn_resolve_context(verify->options, &verify->cli->job);
 
-    if ((verify->cli->job.size == 1) && (strcmp(transport, "mpi") != 0)) {
+    if ((verify->cli->job.size == 1) &&
+        (bsattn_text_is_auto(transport) || (strcmp(transport, "loop") == 0))) {
         return BSATTN_OK;
     }
     BSATTN_TRY(bsattn_context_create(&params, &verify->shared));

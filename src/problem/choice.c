@@ -3,7 +3,9 @@
 #include "base/host.h"
 #include "base/text.h"
 #include "problem/estimate.h"
+#include "problem/problem.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <string.h>
 
@@ -136,6 +138,22 @@ static bsattn_status_t parse_exchange(const char *text, int *exchange_p)
     return bsattn_fail(BSATTN_ERR_INPUT, "exchange '%s': must be auto, ring or direct", text);
 }
 
+/* What all ranks may use of one another's keys must be a number of bytes. */
+static bsattn_status_t check_bytes(const bsattn_problem_t *problem, int ranks)
+{
+    int64_t row_bytes = 2 * (int64_t)bsattn_problem_row_bytes(problem) * problem->heads_kv;
+    int64_t bytes;
+
+    if (__builtin_mul_overflow(problem->batch * problem->seq_len, row_bytes, &bytes) ||
+        __builtin_mul_overflow(bytes, (int64_t)ranks, &bytes) || (bytes > INT64_MAX / 4)) {
+        return bsattn_fail(BSATTN_ERR_INPUT,
+                           "batch %" PRId64 " x seq %" PRId64 " on %d ranks: more bytes than can "
+                           "be counted",
+                           problem->batch, problem->seq_len, ranks);
+    }
+    return BSATTN_OK;
+}
+
 bsattn_status_t bsattn_estimate_choose(const bsattn_pattern_t *pattern, int ranks,
                                        const bsattn_plan_params_t *params,
                                        const bsattn_machine_t *machine, bsattn_demand_t *demand_p,
@@ -149,6 +167,7 @@ bsattn_status_t bsattn_estimate_choose(const bsattn_pattern_t *pattern, int rank
     if (ranks < 1) {
         return bsattn_fail(BSATTN_ERR_INPUT, "ranks %d: must be 1 or more", ranks);
     }
+    BSATTN_TRY(check_bytes(&pattern->problem, ranks));
     BSATTN_TRY(parse_exchange((params == NULL) ? NULL : params->exchange, &question.exchange));
     status = trial_open(&best, &question, bsattn_text_is_auto(layout) ? "contiguous" : layout,
                         INT64_MAX);

@@ -6,6 +6,7 @@
 #include "base/text.h"
 #include "ring/plan.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -151,12 +152,12 @@ static void describe_wait(const bsattn_local_t *local, int step, bsattn_strbuf_t
     }
 }
 
-/* Others may need as long for an attend as this rank. */
+/* Others may need as long for an attend as this rank, or longer by as much as the plan is uneven. */
 static void look_after(bsattn_local_t *local, const bsattn_progress_t *progress, watch_t *watch)
 {
     const bsattn_context_t *context = local->plan->context;
     double waited_ms = bsattn_wait_clock_ms(&watch->wait);
-    double allowed_ms = 1e3 * context->timeout_s;
+    double allowed_ms = 4.0 * local->busy_ms * context->transport->unevenness;
     char what[128];
     bsattn_strbuf_t buf;
 
@@ -168,7 +169,7 @@ static void look_after(bsattn_local_t *local, const bsattn_progress_t *progress,
         bsattn_wait_clock_start(&watch->wait);
         return;
     }
-    allowed_ms = (4.0 * local->busy_ms > allowed_ms) ? 4.0 * local->busy_ms : allowed_ms;
+    allowed_ms = fmax(allowed_ms, 1e3 * context->timeout_s);
     if ((context->timeout_s <= 0.0) || !progress->waiting || (waited_ms <= allowed_ms)) {
         return;
     }

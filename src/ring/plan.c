@@ -6,6 +6,7 @@
 #include "base/text.h"
 #include "problem/problem.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -306,6 +307,29 @@ static bsattn_status_t plan_connect(bsattn_plan_t *plan)
     return bsattn_context_agree(context, check_memory(plan, libraries));
 }
 
+/* How long another process may need beside this one, by what they have to compute. A process without work
+ * is taken to have a little. */
+static void expect_others(const bsattn_plan_t *plan)
+{
+    static const double least_share = 0.01;
+    bsattn_transport_t *transport = plan->context->transport;
+    double most_ms = 0.0;
+    double mine_ms = 0.0;
+
+    for (int rank = 0; rank < transport->ranks; ++rank) {
+        double attend_ms = bsattn_estimate_rank(plan->estimate, rank)->time_attend_ms;
+        most_ms = fmax(most_ms, attend_ms);
+        if ((rank >= transport->first_rank) &&
+            (rank < transport->first_rank + transport->local_count)) {
+            mine_ms = fmax(mine_ms, attend_ms);
+        }
+    }
+    if (most_ms > 0.0) {
+        transport->unevenness =
+            fmax(transport->unevenness, most_ms / fmax(mine_ms, least_share * most_ms));
+    }
+}
+
 static bsattn_status_t build_works(bsattn_plan_t *plan)
 {
     for (int i = 0; i < plan->context->transport->local_count; ++i) {
@@ -385,6 +409,7 @@ bsattn_status_t bsattn_plan_create(bsattn_context_t *context, const bsattn_probl
         status = bsattn_context_agree(context, status);
     }
     if (status == BSATTN_OK) {
+        expect_others(plan);
         status = plan_connect(plan);
     }
     if (status == BSATTN_OK) {

@@ -194,7 +194,8 @@ bsattn_status_t bsattn_transport_loop_create(int ranks, bsattn_transport_t **tra
     if (loop == NULL) {
         return bsattn_fail(BSATTN_ERR_MEMORY, "no memory for %d virtual ranks", ranks);
     }
-    loop->super = (bsattn_transport_t){.ops = &loop_ops, .ranks = ranks, .local_count = ranks};
+    loop->super = (bsattn_transport_t){
+        .ops = &loop_ops, .ranks = ranks, .local_count = ranks, .unevenness = 1.0};
     loop->super.outcomes = calloc(2 * (size_t)ranks, sizeof(*loop->super.outcomes));
     loop->started = calloc((size_t)ranks, sizeof(*loop->started));
     if ((loop->super.outcomes == NULL) || (loop->started == NULL)) {

@@ -26,7 +26,7 @@ bsattn_status_t bsattn_control_init(bsattn_control_t *control, const bsattn_tran
     if (mpi == NULL) {
         return bsattn_fail(BSATTN_ERR_MEMORY, "no memory for the %s transport", ops->name);
     }
-    *super = (bsattn_transport_t){.ops = ops, .local_count = 1};
+    *super = (bsattn_transport_t){.ops = ops, .local_count = 1, .unevenness = 1.0};
     status = bsattn_mpi_duplicate(*(const MPI_Comm *)comm, timeout_s, &mpi->comm);
     if (status != BSATTN_OK) {
         goto err_free;
@@ -43,6 +43,7 @@ bsattn_status_t bsattn_control_init(bsattn_control_t *control, const bsattn_tran
     if (status != BSATTN_OK) {
         goto err_comm;
     }
+    mpi->watch.unevenness = &super->unevenness;
     control->mpi = mpi;
     return BSATTN_OK;
 

@@ -55,7 +55,16 @@ void bsattn_job_set_timeout(double timeout_s)
     job_watch.timeout_s = timeout_s;
 }
 
-bsattn_status_t bsattn_job_broadcast(const bsattn_job_t *job, void *data, size_t bytes, int root)
+/* The ranks have met at the end of the stage before: only what this one needed since tells how long others
+ * may need. */
+static bsattn_status_t wait_for_job(MPI_Request *request, const char *what)
+{
+    job_watch.busy_ms = 0.0;
+    return bsattn_mpi_watch_wait(&job_watch, 1, request, what);
+}
+
+/* Data of one rank for all; without MPI nothing is to be done. */
+static bsattn_status_t broadcast(const bsattn_job_t *job, void *data, size_t bytes, int root)
 {
     MPI_Request request;
 
@@ -65,7 +74,7 @@ bsattn_status_t bsattn_job_broadcast(const bsattn_job_t *job, void *data, size_t
     BSATTN_ASSERT(bytes <= INT_MAX);
     BSATTN_TRY(bsattn_mpi_check(MPI_Ibcast(data, (int)bytes, MPI_BYTE, root, job_comm, &request),
                                 "MPI_Ibcast"));
-    return bsattn_mpi_watch_wait(&job_watch, 1, &request, "for the word of another rank");
+    return wait_for_job(&request, "for the word of another rank");
 }
 
 bsattn_status_t bsattn_job_agree(const bsattn_job_t *job, bsattn_status_t status)
@@ -82,13 +91,13 @@ bsattn_status_t bsattn_job_agree(const bsattn_job_t *job, bsattn_status_t status
     BSATTN_TRY(bsattn_mpi_check(MPI_Iallgather(&mine, (int)sizeof(mine), MPI_BYTE, job_outcomes,
                                                (int)sizeof(mine), MPI_BYTE, job_comm, &request),
                                 "MPI_Iallgather"));
-    BSATTN_TRY(bsattn_mpi_watch_wait(&job_watch, 1, &request, "for all ranks to agree"));
+    BSATTN_TRY(wait_for_job(&request, "for all ranks to agree"));
     first = bsattn_outcome_first(job_outcomes, job->size, &alike);
     if (first < 0) {
         return BSATTN_OK;
     }
     bsattn_verdict_init(&verdict, status);
-    BSATTN_TRY(bsattn_job_broadcast(job, &verdict, sizeof(verdict), first));
+    BSATTN_TRY(broadcast(job, &verdict, sizeof(verdict), first));
     return bsattn_verdict_adopt(&verdict, first, alike);
 }
 
@@ -119,7 +128,7 @@ bsattn_status_t bsattn_job_same_text(const bsattn_job_t *job, const char *text)
     if (job->comm == NULL) {
         return BSATTN_OK;
     }
-    BSATTN_TRY(bsattn_job_broadcast(job, &bytes, sizeof(bytes), 0));
+    BSATTN_TRY(broadcast(job, &bytes, sizeof(bytes), 0));
     theirs = malloc((size_t)bytes);
     if ((theirs == NULL) || (bytes > TEXT_BYTES_MAX)) {
         status = bsattn_fail(BSATTN_ERR_MEMORY, "no memory to compare %lld bytes of options",
@@ -129,7 +138,7 @@ bsattn_status_t bsattn_job_same_text(const bsattn_job_t *job, const char *text)
     }
     status = bsattn_job_agree(job, status);
     if ((status == BSATTN_OK) && (theirs != NULL)) {
-        status = bsattn_job_broadcast(job, theirs, (size_t)bytes, 0);
+        status = broadcast(job, theirs, (size_t)bytes, 0);
     }
     if ((status == BSATTN_OK) && (theirs != NULL) && (strcmp(text, theirs) != 0)) {
         status = compare_lines(text, theirs);

@@ -23,10 +23,6 @@ void bsattn_job_set_timeout(double timeout_s);
  *  and not all ranks failed alike. Works without MPI. */
 bsattn_status_t bsattn_job_agree(const bsattn_job_t *job, bsattn_status_t status);
 
-/** Collective: data of one rank for all. Without MPI nothing is to be done. @param bytes  at most
- *  INT_MAX */
-bsattn_status_t bsattn_job_broadcast(const bsattn_job_t *job, void *data, size_t bytes, int root);
-
 /** Collective: compare a text with rank 0's. @return BSATTN_OK if equal on all ranks;
  *  BSATTN_ERR_INPUT, agreed by all, naming the first rank and line that differ. The text holds
  *  "name = value" lines. */

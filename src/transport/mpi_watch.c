@@ -202,7 +202,8 @@ bsattn_status_t bsattn_mpi_watch_until(bsattn_mpi_watch_t *watch, bsattn_look_t 
 
     bsattn_wait_clock_start(&wait);
     watch->busy_ms = larger(wait.seen_ms - watch->last_ms, 0.5 * watch->busy_ms);
-    allowed_ms = larger(1e3 * watch->timeout_s, 4.0 * watch->busy_ms);
+    allowed_ms = 4.0 * watch->busy_ms * ((watch->unevenness != NULL) ? *watch->unevenness : 1.0);
+    allowed_ms = larger(1e3 * watch->timeout_s, allowed_ms);
     for (long spins = 0;; ++spins) {
         double waited_ms;
         BSATTN_TRY(look(arg, &done));

@@ -23,6 +23,7 @@ typedef struct bsattn_mpi_watch {
     double last_ms;   /**< end of the last wait */
     double busy_ms;   /**< how long this rank itself was away between waits of late: others may need
                            as long */
+    const double *unevenness; /**< bsattn_transport_t.unevenness; NULL: 1 */
     bool told;        /**< bsattn_mpi_watch_stalled() has told rank 0 */
     double told_late_ms;
 } bsattn_mpi_watch_t;
@@ -36,8 +37,8 @@ bsattn_status_t bsattn_mpi_duplicate(MPI_Comm comm, double timeout_s, MPI_Comm *
 bsattn_status_t bsattn_mpi_watch_init(bsattn_mpi_watch_t *watch, MPI_Comm comm, double timeout_s);
 void bsattn_mpi_watch_free(bsattn_mpi_watch_t *watch);
 
-/** Wait for requests. Does not return if the deadline passes, timeout_s or four times busy_ms: the
- *  job is ended.
+/** Wait for requests. Does not return if the deadline passes, timeout_s or unevenness times four times
+ *  busy_ms: the job is ended.
  *  @param what  what is waited for, e.g. "at step 2 for the chunk of rank 1 from rank 3"
  *  @return BSATTN_OK, or BSATTN_ERR_ENVIRONMENT if MPI reports an error */
 bsattn_status_t bsattn_mpi_watch_wait(bsattn_mpi_watch_t *watch, int count, MPI_Request *requests,

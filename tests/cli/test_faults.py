@@ -174,6 +174,12 @@ class Faults(CommandTest):
         self.assertIsNone(process.poll(), "it ended by itself")
         self.assertEqual(len(ranks_of(process.pid)), 3)
 
+    def test_uneven_ranks(self):
+        """Causal rows in order: the last of eight ranks has fifteen times the first one's work, for which that one waits."""
+        done = self.ring("run", "--backend", "cpu", "--seq", "24K", "--heads", "4", "--pattern", "dense", "--causal", "--layout", "contiguous",
+                         "--threads", "1", "--timeout", "0.2", "--check=off", "-n", "1", "-w", "0", ranks=8, timeout=120)
+        self.assertIn("imbalance 1.8", done.stdout, done.told)
+
     def test_killed_rank(self):
         process, pids = self.start(*ENDLESS, "--timeout", "5")
         os.kill(pids[2], signal.SIGKILL)
@@ -186,7 +192,7 @@ class Faults(CommandTest):
         process.send_signal(signal.SIGINT)
         self.end(process, 60)
         self.assertNotEqual(process.returncode, 0)
-        self.assertNotIn("out.npy", [path.name for path in self.work.iterdir()])
+        self.assertEqual([path.name for path in self.work.iterdir() if path.name.startswith("out.npy")], [])
 
 
 class Memory(CommandTest):
@@ -199,6 +205,10 @@ class Memory(CommandTest):
     def test_too_many_ranks_to_plan(self):
         done = self.ring("plan", "--ranks", "1000000", "--seq", "1K", expect=MEMORY)
         self.assertRegex(done.stderr, r"out of memory: .* needs .* TiB .* is available")
+
+    def test_more_bytes_than_can_be_counted(self):
+        self.refuse(INPUT, ["counted"], "plan", "--seq", "16K", "--batch", "1G", "--heads", "16", "--head-dim", "256", "--preset", "dense",
+                    "--ranks", "64")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import json
 import math
 import unittest
 
-from command import FILE, SMALL, CommandTest, rows
+from command import ENVIRONMENT, FILE, SMALL, CommandTest, rows
 
 SUMMARY = ["min", "median", "p95", "max", "n"]
 
@@ -190,6 +190,13 @@ class Records(CommandTest):
         done = self.ring("info", "--json", self.work / "info.json")
         self.assertIn("MPI", done.stdout)
         json.loads((self.work / "info.json").read_text())
+
+    def test_transport_that_was_named(self):
+        """One process, but not its own virtual ranks: what was asked for is what answers, or nothing."""
+        self.assertIn("asked for", self.ring("info", "--transport", "mpi").stdout)
+        self.assertEqual(self.record("verify", "-n", "1", "--transport", "mpi")["job"]["transport"], "mpi")
+        for transport in ("nccl", "ipc"):
+            self.refuse(ENVIRONMENT, [transport, "cpu"], "verify", "-n", "1", "--backend", "cpu", "--transport", transport)
 
     def test_mask(self):
         text = self.ring("mask", "--seq", "2K").stdout

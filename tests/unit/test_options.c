@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* cli: option, options, command_line, config, presets, launch, help, random_problem */
+#include <limits.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -612,6 +613,8 @@ static void test_launch(void **state)
 static void test_random_problems(void **state)
 {
     bsattn_random_problem_t drawn;
+    bsattn_context_info_t info = {
+        .transport = "nccl", .backend = "cuda", .ranks = INT_MAX, .threads = INT_MAX};
     bsattn_random_problem_t again;
     char command[1024];
 
@@ -625,7 +628,8 @@ static void test_random_problems(void **state)
         }
         bsattn_pattern_destroy(pattern);
         assert_true((drawn.ranks >= 1) && (drawn.ranks <= 8));
-        assert_true(strlen(bsattn_random_problem_command(&drawn, 0, command, sizeof(command))) + 1 <
+        assert_true(strlen(bsattn_random_problem_command(&drawn, &info, command, sizeof(command))) +
+                        1 <
                     sizeof(command));
     }
     bsattn_random_problem_draw(5, 299, &again);
