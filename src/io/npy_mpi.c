@@ -6,6 +6,7 @@
 
 #include "base/partial.h"
 #include "base/text.h"
+#include "transport/mpi_rows.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -79,52 +80,6 @@ typedef struct transfer {
     size_t row_bytes;
 } transfer_t;
 
-/* Blocks of whole rows: a run may have more rows than an int holds. */
-static int64_t count_blocks(const bsattn_token_run_t *runs, size_t run_count)
-{
-    int64_t blocks = 0;
-
-    for (size_t r = 0; r < run_count; ++r) {
-        blocks += (runs[r].count + INT_MAX - 1) / INT_MAX;
-    }
-    return blocks;
-}
-
-static int fill_blocks(const bsattn_token_run_t *runs, size_t run_count, size_t row_bytes,
-                       int *lengths, MPI_Aint *offsets)
-{
-    int block = 0;
-
-    for (size_t r = 0; r < run_count; ++r) {
-        int64_t done = 0;
-
-        while (done < runs[r].count) {
-            int64_t left = runs[r].count - done;
-
-            lengths[block] = (left < INT_MAX) ? (int)left : INT_MAX;
-            offsets[block] = (MPI_Aint)(runs[r].first + done) * (MPI_Aint)row_bytes;
-            done += lengths[block];
-            ++block;
-        }
-    }
-    return block;
-}
-
-static int create_tile(const bsattn_npy_view_t *view, int blocks, const int *lengths,
-                       const MPI_Aint *offsets, transfer_t *transfer)
-{
-    MPI_Datatype bare;
-    int error = MPI_Type_create_hindexed(blocks, lengths, offsets, transfer->row, &bare);
-
-    if (error != MPI_SUCCESS) {
-        return error;
-    }
-    error = MPI_Type_create_resized(bare, 0, (MPI_Aint)view->seq_len * (MPI_Aint)view->row_bytes,
-                                    &transfer->tile);
-    (void)MPI_Type_free(&bare);
-    return (error != MPI_SUCCESS) ? error : MPI_Type_commit(&transfer->tile);
-}
-
 static void transfer_free(transfer_t *transfer)
 {
     if (transfer->tile != MPI_DATATYPE_NULL) {
@@ -135,29 +90,21 @@ static void transfer_free(transfer_t *transfer)
     }
 }
 
+/* What this rank's rows are of a file's, again and again. */
 static bsattn_status_t describe_runs(const char *path, const bsattn_npy_view_t *view,
                                      const bsattn_token_run_t *runs, size_t run_count,
-                                     int64_t blocks, transfer_t *transfer)
+                                     transfer_t *transfer)
 {
-    int *lengths = malloc((size_t)blocks * sizeof(*lengths));
-    MPI_Aint *offsets = malloc((size_t)blocks * sizeof(*offsets));
-    bsattn_status_t status = BSATTN_OK;
-    int filled;
+    MPI_Datatype bare;
     int error;
 
-    if ((lengths == NULL) || (offsets == NULL)) {
-        status = bsattn_fail(BSATTN_ERR_MEMORY, "no memory for %" PRId64 " token runs of %s",
-                             blocks, path);
-    } else {
-        filled = fill_blocks(runs, run_count, transfer->row_bytes, lengths, offsets);
-        error = create_tile(view, filled, lengths, offsets, transfer);
-        if (error != MPI_SUCCESS) {
-            status = mpi_failed(path, "describing its token runs", error);
-        }
-    }
-    free(lengths);
-    free(offsets);
-    return status;
+    BSATTN_TRY(bsattn_mpi_rows_type(runs, run_count, transfer->row_bytes, &bare));
+    error = MPI_Type_create_resized(bare, 0, (MPI_Aint)view->seq_len * (MPI_Aint)view->row_bytes,
+                                    &transfer->tile);
+    (void)MPI_Type_free(&bare);
+    error = (error == MPI_SUCCESS) ? MPI_Type_commit(&transfer->tile) : error;
+    return (error == MPI_SUCCESS) ? BSATTN_OK
+                                  : mpi_failed(path, "describing its token runs", error);
 }
 
 /* The local part: types and counts. */
@@ -165,7 +112,6 @@ static bsattn_status_t transfer_describe(const char *path, const bsattn_npy_view
                                          const bsattn_token_run_t *runs, size_t run_count,
                                          transfer_t *transfer)
 {
-    int64_t blocks = count_blocks(runs, run_count);
     int error = MPI_Type_contiguous((int)transfer->row_bytes, MPI_BYTE, &transfer->row);
 
     if (error == MPI_SUCCESS) {
@@ -174,12 +120,7 @@ static bsattn_status_t transfer_describe(const char *path, const bsattn_npy_view
     if (error != MPI_SUCCESS) {
         return mpi_failed(path, "describing its rows", error);
     }
-    if (blocks > INT_MAX) {
-        return bsattn_fail(BSATTN_ERR_INPUT,
-                           "%s: %" PRId64 " token runs on one rank, at most %d accepted", path,
-                           blocks, INT_MAX);
-    }
-    return (blocks > 0) ? describe_runs(path, view, runs, run_count, blocks, transfer) : BSATTN_OK;
+    return (transfer->rows > 0) ? describe_runs(path, view, runs, run_count, transfer) : BSATTN_OK;
 }
 
 /* Collective. On failure there is nothing to free. */

@@ -6,6 +6,7 @@
 
 #include "base/text.h"
 #include "transport/mpi_device.h"
+#include "transport/mpi_rows.h"
 
 #include <limits.h>
 #include <stdlib.h>
@@ -40,61 +41,6 @@ static void mpi_destroy(bsattn_transport_t *transport)
     free(mpi);
 }
 
-/* How many blocks of at most INT_MAX rows the runs make. */
-static size_t count_blocks(const bsattn_token_run_t *runs, size_t run_count)
-{
-    size_t blocks = 0;
-
-    for (size_t r = 0; r < run_count; ++r) {
-        blocks += (size_t)((runs[r].count + INT_MAX - 1) / INT_MAX);
-    }
-    return blocks;
-}
-
-static void fill_blocks(const bsattn_token_run_t *runs, size_t run_count, size_t row_bytes,
-                        int *lengths, MPI_Aint *places)
-{
-    size_t block = 0;
-
-    for (size_t r = 0; r < run_count; ++r) {
-        for (int64_t done = 0; done < runs[r].count; done += INT_MAX) {
-            int64_t left = runs[r].count - done;
-            lengths[block] = (int)((left < INT_MAX) ? left : INT_MAX);
-            places[block] = (MPI_Aint)(runs[r].first + done) * (MPI_Aint)row_bytes;
-            ++block;
-        }
-    }
-}
-
-/* The rows of some runs, counted in rows so that 2 GiB do not matter. */
-static bsattn_status_t runs_type(const bsattn_token_run_t *runs, size_t run_count, size_t row_bytes,
-                                 MPI_Datatype *type_p)
-{
-    size_t blocks = count_blocks(runs, run_count);
-    int *lengths = malloc(blocks * sizeof(*lengths));
-    MPI_Aint *places = malloc(blocks * sizeof(*places));
-    bsattn_status_t status;
-    MPI_Datatype row;
-
-    BSATTN_ASSERT((blocks >= 1) && (blocks <= INT_MAX) && (row_bytes <= INT_MAX));
-    if ((lengths == NULL) || (places == NULL)) {
-        status = bsattn_fail(BSATTN_ERR_MEMORY, "no memory for a message of %zu pieces", blocks);
-    } else {
-        fill_blocks(runs, run_count, row_bytes, lengths, places);
-        status = bsattn_mpi_check(MPI_Type_contiguous((int)row_bytes, MPI_BYTE, &row),
-                                  "MPI_Type_contiguous");
-        if (status == BSATTN_OK) {
-            status = bsattn_mpi_check(
-                MPI_Type_create_hindexed((int)blocks, lengths, places, row, type_p),
-                "MPI_Type_create_hindexed");
-            (void)MPI_Type_free(&row);
-        }
-    }
-    free(lengths);
-    free(places);
-    return status;
-}
-
 /* Everything sent: the same runs of each part, or plain rows where they leave no gap. */
 static bsattn_status_t send_type(const bsattn_send_t *send, size_t row_bytes, MPI_Datatype *type_p)
 {
@@ -104,10 +50,10 @@ static bsattn_status_t send_type(const bsattn_send_t *send, size_t row_bytes, MP
 
     if ((send->run_count == 1) && (send->runs[0].first == 0) &&
         (send->runs[0].count == send->part_rows)) {
-        return runs_type(&all, 1, row_bytes, type_p);
+        return bsattn_mpi_rows_type(&all, 1, row_bytes, type_p);
     }
     BSATTN_ASSERT(send->part_count <= INT_MAX);
-    BSATTN_TRY(runs_type(send->runs, send->run_count, row_bytes, &part));
+    BSATTN_TRY(bsattn_mpi_rows_type(send->runs, send->run_count, row_bytes, &part));
     status = bsattn_mpi_check(
         MPI_Type_create_hvector((int)send->part_count, 1,
                                 (MPI_Aint)send->part_rows * (MPI_Aint)row_bytes, part, type_p),
@@ -143,7 +89,7 @@ static bsattn_status_t prepare_receive(mpi_exchange_t *x, MPI_Comm comm)
     if (params->receive.rows == 0) {
         return BSATTN_OK;
     }
-    BSATTN_TRY(runs_type(&all, 1, params->row_bytes, &x->receive_type));
+    BSATTN_TRY(bsattn_mpi_rows_type(&all, 1, params->row_bytes, &x->receive_type));
     BSATTN_TRY(bsattn_mpi_check(MPI_Type_commit(&x->receive_type), "MPI_Type_commit"));
     BSATTN_TRY(
         bsattn_mpi_check(MPI_Recv_init(params->receive.base, 1, x->receive_type, params->from,
