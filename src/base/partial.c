@@ -3,17 +3,21 @@
 
 #include "base/text.h"
 
+#include <poll.h>
 #include <signal.h>
 #include <string.h>
 #include <unistd.h>
 
-enum { FILES_MAX = 8, PATH_SIZE = 4096 };
+enum { FILES_MAX = 8, PATH_SIZE = 4096, LEAVE_MS = 300 };
 
 /* A signal handler reads this: a path is complete before its flag is set. */
 static struct {
     volatile sig_atomic_t watched;
     char path[PATH_SIZE];
 } files[FILES_MAX];
+
+/* Another process has such files. */
+static volatile sig_atomic_t others;
 
 void bsattn_partial_remove_all(void)
 {
@@ -28,6 +32,9 @@ void bsattn_partial_remove_all(void)
 static void on_signal(int number)
 {
     bsattn_partial_remove_all();
+    if (others) {
+        (void)poll(NULL, 0, LEAVE_MS);
+    }
     (void)signal(number, SIG_DFL);
     (void)raise(number);
 }
@@ -44,6 +51,12 @@ static void catch_signals(void)
             (void)sigaction(numbers[i], &action, NULL);
         }
     }
+}
+
+void bsattn_partial_of_others(void)
+{
+    catch_signals();
+    others = 1;
 }
 
 void bsattn_partial_add(const char *path)

@@ -13,6 +13,10 @@
 /** Watch over a file. A path too long to remember, or one too many, is left unwatched. */
 void bsattn_partial_add(const char *path);
 
+/** Another process of the job may watch over files: a signal that ends this one, too, leaves it some time.
+ *  Open MPI kills all processes as soon as the first has gone. */
+void bsattn_partial_of_others(void);
+
 /** The file is complete, or removed already. */
 void bsattn_partial_forget(const char *path);
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli/cli.h"
 
+#include "base/partial.h"
 #include "base/text.h"
 #include "cli/help.h"
 #include "cli/launch.h"
@@ -125,6 +126,9 @@ static bsattn_status_t do_job(bsattn_cli_t *cli, bsattn_status_t status)
         return bsattn_fail(started, "rank %d: %s", bsattn_launch_rank(getenv), bsattn_last_error());
     }
     cli->speaks = (cli->job.size > 1) ? (cli->job.rank == 0) : cli->speaks;
+    if (cli->job.rank > 0) {
+        bsattn_partial_of_others();
+    }
     if (status == BSATTN_OK) {
         bsattn_job_set_timeout(bsattn_options_real(cli->options, BSATTN_OPTION_TIMEOUT));
     }

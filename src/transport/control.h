@@ -23,13 +23,18 @@ typedef struct bsattn_control {
 /** Look, without waiting, whether something has happened. *done_p is false before. */
 typedef bsattn_status_t bsattn_look_t(void *arg, bool *done_p);
 
-/** Collective.
+/** Collective: all ranks get one, or none.
  *  @param comm       address of an MPI_Comm; duplicated
  *  @param timeout_s  longest wait without progress; 0: for ever
  *  @return BSATTN_OK, BSATTN_ERR_MEMORY or BSATTN_ERR_ENVIRONMENT, holding nothing then */
 bsattn_status_t bsattn_control_init(bsattn_control_t *control, const bsattn_transport_ops_t *ops,
                                     const void *comm, double timeout_s);
 void bsattn_control_free(bsattn_control_t *control);
+
+/** Instead of bsattn_control_init(), on a rank that has no memory for a transport: no rank gets one then.
+ *  @return BSATTN_ERR_MEMORY or BSATTN_ERR_ENVIRONMENT */
+bsattn_status_t bsattn_control_decline(const bsattn_transport_ops_t *ops, const void *comm,
+                                       double timeout_s);
 
 /* For the table of functions of a transport. */
 bsattn_status_t bsattn_control_gather(bsattn_transport_t *transport, const void *local_items,

@@ -559,15 +559,15 @@ bsattn_status_t bsattn_transport_ipc_create(const void *comm, double timeout_s, 
     bsattn_status_t status;
 
     if (ipc == NULL) {
-        return bsattn_fail(BSATTN_ERR_MEMORY, "no memory for the ipc transport");
+        return bsattn_control_decline(&ipc_ops, comm, timeout_s);
     }
-    ipc->device = device;
-    ipc->patience_left_ms = patience_ms;
     status = bsattn_control_init(&ipc->control, &ipc_ops, comm, timeout_s);
     if (status != BSATTN_OK) {
         free(ipc);
         return status;
     }
+    ipc->device = device;
+    ipc->patience_left_ms = patience_ms;
     status = ipc_init(ipc);
     if (status != BSATTN_OK) {
         ipc_destroy(&ipc->control.super);

@@ -234,7 +234,7 @@ bsattn_status_t bsattn_transport_mpi_create(const void *comm, double timeout_s,
     bsattn_status_t status;
 
     if (mpi == NULL) {
-        return bsattn_fail(BSATTN_ERR_MEMORY, "no memory for the mpi transport");
+        return bsattn_control_decline(&mpi_ops, comm, timeout_s);
     }
     status = bsattn_control_init(&mpi->control, &mpi_ops, comm, timeout_s);
     if (status != BSATTN_OK) {
@@ -242,7 +242,8 @@ bsattn_status_t bsattn_transport_mpi_create(const void *comm, double timeout_s,
         return status;
     }
 #ifdef BSATTN_HAVE_CUDA
-    status = bsattn_mpi_device_create(&mpi->control, &mpi->device);
+    status = bsattn_transport_agree(&mpi->control.super,
+                                    bsattn_mpi_device_create(&mpi->control, &mpi->device));
     if (status != BSATTN_OK) {
         mpi_destroy(&mpi->control.super);
         return status;

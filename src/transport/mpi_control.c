@@ -16,42 +16,74 @@ struct bsattn_mpi_letter {
     char data[];
 };
 
+/* All ranks meet, whether or not they have memory for what comes.
+ * @return BSATTN_OK if all have */
+static bsattn_status_t meet(const void *from, double timeout_s, const char *name, bool ready,
+                            MPI_Comm *comm_p)
+{
+    bsattn_status_t status;
+    bool all = false;
+
+    BSATTN_TRY(bsattn_mpi_duplicate(*(const MPI_Comm *)from, timeout_s, comm_p));
+    (void)MPI_Comm_set_errhandler(*comm_p, MPI_ERRORS_RETURN);
+    status = bsattn_mpi_all(*comm_p, timeout_s, ready, &all);
+    if ((status == BSATTN_OK) && !all) {
+        status = bsattn_fail(BSATTN_ERR_MEMORY, "%s no memory for the %s transport",
+                             ready ? "another rank has" : "there is", name);
+    }
+    if (status != BSATTN_OK) {
+        (void)MPI_Comm_free(comm_p);
+    }
+    return status;
+}
+
+bsattn_status_t bsattn_control_decline(const bsattn_transport_ops_t *ops, const void *comm,
+                                       double timeout_s)
+{
+    MPI_Comm never;
+
+    return meet(comm, timeout_s, ops->name, false, &never);
+}
+
 bsattn_status_t bsattn_control_init(bsattn_control_t *control, const bsattn_transport_ops_t *ops,
                                     const void *comm, double timeout_s)
 {
     bsattn_mpi_control_t *mpi = calloc(1, sizeof(*mpi));
-    bsattn_transport_t *super = &control->super;
+    bsattn_outcome_t *outcomes;
     bsattn_status_t status;
+    int ranks = 0;
+    int rank = 0;
 
-    if (mpi == NULL) {
-        return bsattn_fail(BSATTN_ERR_MEMORY, "no memory for the %s transport", ops->name);
+    (void)MPI_Comm_size(*(const MPI_Comm *)comm, &ranks);
+    (void)MPI_Comm_rank(*(const MPI_Comm *)comm, &rank);
+    outcomes = calloc((size_t)ranks + 1, sizeof(*outcomes));
+    if ((mpi == NULL) || (outcomes == NULL)) {
+        status = bsattn_control_decline(ops, comm, timeout_s);
+        goto err_free;
     }
-    *super = (bsattn_transport_t){.ops = ops, .local_count = 1, .unevenness = 1.0};
-    status = bsattn_mpi_duplicate(*(const MPI_Comm *)comm, timeout_s, &mpi->comm);
+    status = meet(comm, timeout_s, ops->name, true, &mpi->comm);
     if (status != BSATTN_OK) {
         goto err_free;
     }
-    (void)MPI_Comm_set_errhandler(mpi->comm, MPI_ERRORS_RETURN);
-    (void)MPI_Comm_size(mpi->comm, &super->ranks);
-    (void)MPI_Comm_rank(mpi->comm, &super->first_rank);
-    super->outcomes = calloc((size_t)super->ranks + 1, sizeof(*super->outcomes));
-    if (super->outcomes == NULL) {
-        status = bsattn_fail(BSATTN_ERR_MEMORY, "no memory for %d ranks", super->ranks);
-        goto err_comm;
-    }
     status = bsattn_mpi_watch_init(&mpi->watch, mpi->comm, timeout_s);
     if (status != BSATTN_OK) {
-        goto err_comm;
+        (void)MPI_Comm_free(&mpi->comm);
+        goto err_free;
     }
-    mpi->watch.unevenness = &super->unevenness;
+    control->super = (bsattn_transport_t){
+        .ops = ops,
+        .ranks = ranks,
+        .local_count = 1,
+        .first_rank = rank,
+        .outcomes = outcomes,
+        .unevenness = 1.0,
+    };
+    mpi->watch.unevenness = &control->super.unevenness;
     control->mpi = mpi;
     return BSATTN_OK;
 
-err_comm:
-    (void)MPI_Comm_free(&mpi->comm);
 err_free:
-    free(super->outcomes);
-    super->outcomes = NULL;
+    free(outcomes);
     free(mpi);
     return status;
 }

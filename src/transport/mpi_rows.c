@@ -51,8 +51,8 @@ bsattn_status_t bsattn_mpi_rows_type(const bsattn_token_run_t *runs, size_t run_
                                      size_t row_bytes, MPI_Datatype *type_p)
 {
     size_t blocks = count_blocks(runs, run_count);
-    int *lengths = malloc(blocks * sizeof(*lengths));
-    MPI_Aint *places = malloc(blocks * sizeof(*places));
+    int *lengths = malloc((blocks + 1) * sizeof(*lengths));
+    MPI_Aint *places = malloc((blocks + 1) * sizeof(*places));
     bsattn_status_t status;
 
     BSATTN_ASSERT((blocks >= 1) && (row_bytes <= INT_MAX));

@@ -33,6 +33,10 @@ typedef struct bsattn_mpi_watch {
  *  @return BSATTN_OK or BSATTN_ERR_ENVIRONMENT */
 bsattn_status_t bsattn_mpi_duplicate(MPI_Comm comm, double timeout_s, MPI_Comm *copy_p);
 
+/** Collective over comm, with the same deadline: whether it is so on all ranks.
+ *  @return BSATTN_OK or BSATTN_ERR_ENVIRONMENT */
+bsattn_status_t bsattn_mpi_all(MPI_Comm comm, double timeout_s, bool mine, bool *all_p);
+
 /** Collective over comm, with the same deadline. @return BSATTN_OK or BSATTN_ERR_ENVIRONMENT */
 bsattn_status_t bsattn_mpi_watch_init(bsattn_mpi_watch_t *watch, MPI_Comm comm, double timeout_s);
 void bsattn_mpi_watch_free(bsattn_mpi_watch_t *watch);

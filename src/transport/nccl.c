@@ -463,15 +463,15 @@ bsattn_status_t bsattn_transport_nccl_create(const void *comm, double timeout_s,
     bsattn_status_t status;
 
     if (nccl == NULL) {
-        return bsattn_fail(BSATTN_ERR_MEMORY, "no memory for the nccl transport");
+        return bsattn_control_decline(&nccl_ops, comm, timeout_s);
     }
-    nccl->device = device;
-    nccl->comm.control = &nccl->control;
     status = bsattn_control_init(&nccl->control, &nccl_ops, comm, timeout_s);
     if (status != BSATTN_OK) {
         free(nccl);
         return status;
     }
+    nccl->device = device;
+    nccl->comm.control = &nccl->control;
     status = nccl_init(nccl);
     if (status != BSATTN_OK) {
         bsattn_nccl_abort(&nccl->comm);

@@ -19,7 +19,7 @@ MAY_INCLUDE = {
     "backend": {"base", "problem", "kernels/attend.h", "kernels/attend_cuda.h"},
     "transport": {"base"},
     "place": {"base"},
-    "io": {"base", "transport/mpi_job.h"},  # ranks that share a file agree on what became of it
+    "io": {"base", "transport/mpi_job.h", "transport/mpi_rows.h"},  # ranks that share a file agree on what became of it
     "report": {"base", "problem"},
     "ring": {"base", "problem", "backend", "transport", "place", "kernels/attend.h", "kernels/reference.h"},
     "cli": {"base", "problem", "backend", "transport", "ring", "place", "io", "report"},

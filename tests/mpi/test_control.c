@@ -209,6 +209,19 @@ static void test_missing(void)
     }
 }
 
+/* One rank has no memory: none gets a control, and nobody waits for it. */
+static void test_no_memory(MPI_Comm comm, int rank, int ranks)
+{
+    bool poor = (rank == ranks - 1);
+    bsattn_control_t another;
+    bsattn_status_t status = poor ? bsattn_control_decline(&ops, &comm, 30.0)
+                                  : bsattn_control_init(&another, &ops, &comm, 30.0);
+
+    EXPECT(status == BSATTN_ERR_MEMORY, "status %d: %s", (int)status, bsattn_last_error());
+    EXPECT(strstr(bsattn_last_error(), poor ? "there is no memory" : "another rank") != NULL, "%s",
+           bsattn_last_error());
+}
+
 int main(int argc, char **argv)
 {
     MPI_Comm comm = MPI_COMM_WORLD;
@@ -230,6 +243,7 @@ int main(int argc, char **argv)
     bsattn_control_forget_failures(&control);
     test_failure_unheard(rank, ranks);
     test_missing();
+    test_no_memory(comm, rank, ranks);
     bsattn_control_free(&control);
     code = vote("control");
     (void)MPI_Finalize();
