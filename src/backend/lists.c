@@ -256,13 +256,14 @@ bsattn_status_t bsattn_lists_add(const bsattn_work_params_t *params,
 {
     const bsattn_schedule_t *schedule = params->schedule;
     size_t count = (size_t)schedule->step_count * (size_t)schedule->list_count;
-    bsattn_tiles_t *tiles = calloc(count, sizeof(*tiles));
-    bsattn_tile_list_t *streams = calloc(count, sizeof(*streams));
-    bsattn_status_t status = check_rows(params);
+    bsattn_tiles_t *tiles;
+    bsattn_tile_list_t *streams;
+    bsattn_status_t status;
 
-    if (status != BSATTN_OK) {
-        count = 0;
-    } else if ((tiles == NULL) || (streams == NULL)) {
+    BSATTN_TRY(check_rows(params));
+    tiles = calloc(count, sizeof(*tiles));
+    streams = calloc(count, sizeof(*streams));
+    if ((tiles == NULL) || (streams == NULL)) {
         status = bsattn_fail(BSATTN_ERR_MEMORY, "no memory for the lists of a rank");
     } else {
         status = cut_all(params, shape, threads, tiles);

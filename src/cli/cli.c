@@ -2,11 +2,12 @@
 #include "cli/cli.h"
 
 #include "base/partial.h"
-#include "base/text.h"
 #include "cli/help.h"
 #include "cli/launch.h"
 #include "cli/paths.h"
+#include "cli/resolve.h"
 #include "cli/verbs.h"
+#include "transport/agree.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -120,10 +121,13 @@ static bsattn_status_t finish_output(bsattn_status_t status)
 static bsattn_status_t do_job(bsattn_cli_t *cli, bsattn_status_t status)
 {
     bsattn_status_t started = bsattn_job_start(&cli->job);
+    int rank = bsattn_launch_rank(getenv);
 
     if (started != BSATTN_OK) { /* of which nobody else hears */
+        bsattn_verdict_t verdict;
         cli->speaks = true;
-        return bsattn_fail(started, "rank %d: %s", bsattn_launch_rank(getenv), bsattn_last_error());
+        bsattn_verdict_init(&verdict, started);
+        return bsattn_verdict_adopt(&verdict, rank, rank < 0);
     }
     cli->speaks = (cli->job.size > 1) ? (cli->job.rank == 0) : cli->speaks;
     if (cli->job.rank > 0) {
@@ -142,11 +146,8 @@ static bsattn_status_t do_job(bsattn_cli_t *cli, bsattn_status_t status)
 /* Whether a single process needs MPI: to compute, or to be told of a transport between processes. */
 static bool uses_mpi(const bsattn_options_t *options)
 {
-    const char *transport = bsattn_options_text(options, BSATTN_OPTION_TRANSPORT);
-
     return bsattn_verb_uses_mpi(options->verb) ||
-           ((options->verb == BSATTN_VERB_INFO) && !bsattn_text_is_auto(transport) &&
-            (strcmp(transport, "loop") != 0));
+           ((options->verb == BSATTN_VERB_INFO) && bsattn_resolve_names_transport(options));
 }
 
 int bsattn_cli_main(int argc, char **argv)

@@ -2,10 +2,12 @@
 #include "cli/resolve.h"
 
 #include "base/host.h"
+#include "base/text.h"
 #include "problem/problem.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* Take a number from the files, unless an option says another one. */
 static bsattn_status_t take_shape(const bsattn_options_t *options, bsattn_option_t option,
@@ -117,6 +119,13 @@ int bsattn_resolve_threads(const bsattn_options_t *options)
         asked = bsattn_host_threads_asked();
     }
     return (asked > 0) ? asked : bsattn_host_cores();
+}
+
+bool bsattn_resolve_names_transport(const bsattn_options_t *options)
+{
+    const char *transport = bsattn_options_text(options, BSATTN_OPTION_TRANSPORT);
+
+    return !bsattn_text_is_auto(transport) && (strcmp(transport, "loop") != 0);
 }
 
 bsattn_context_params_t bsattn_resolve_context(const bsattn_options_t *options,

@@ -27,6 +27,9 @@ bsattn_plan_params_t bsattn_resolve_plan(const bsattn_options_t *options);
  *          OMP_NUM_THREADS, else the cores of this process */
 int bsattn_resolve_threads(const bsattn_options_t *options);
 
+/** @return whether a transport between processes was asked for by its name */
+bool bsattn_resolve_names_transport(const bsattn_options_t *options);
+
 /** Ranks, transport, backend, threads. */
 bsattn_context_params_t bsattn_resolve_context(const bsattn_options_t *options,
                                                const bsattn_job_t *job);

@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "base/text.h"
 #include "cli/launch.h"
 #include "cli/random_problem.h"
 #include "cli/reports.h"
@@ -9,7 +8,6 @@
 
 #include <inttypes.h>
 #include <stdlib.h>
-#include <string.h>
 
 enum { DEFAULT_PROBLEMS = 100, COMMAND_SIZE = 1024 };
 
@@ -157,11 +155,9 @@ static bsattn_status_t do_problem(verify_t *verify, int64_t index)
 
 static bsattn_status_t open_shared(verify_t *verify)
 {
-    const char *transport = bsattn_options_text(verify->options, BSATTN_OPTION_TRANSPORT);
     bsattn_context_params_t params = bsattn_resolve_context(verify->options, &verify->cli->job);
 
-    if ((verify->cli->job.size == 1) &&
-        (bsattn_text_is_auto(transport) || (strcmp(transport, "loop") == 0))) {
+    if ((verify->cli->job.size == 1) && !bsattn_resolve_names_transport(verify->options)) {
         return BSATTN_OK;
     }
     BSATTN_TRY(bsattn_context_create(&params, &verify->shared));

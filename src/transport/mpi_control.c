@@ -19,20 +19,26 @@ struct bsattn_mpi_letter {
 /* All ranks meet, whether or not they have memory for what comes.
  * @return BSATTN_OK if all have */
 static bsattn_status_t meet(const void *from, double timeout_s, const char *name, bool ready,
-                            MPI_Comm *comm_p)
+                            bsattn_mpi_control_t *mpi)
 {
     bsattn_status_t status;
     bool all = false;
 
-    BSATTN_TRY(bsattn_mpi_duplicate(*(const MPI_Comm *)from, timeout_s, comm_p));
-    (void)MPI_Comm_set_errhandler(*comm_p, MPI_ERRORS_RETURN);
-    status = bsattn_mpi_all(*comm_p, timeout_s, ready, &all);
+    BSATTN_TRY(bsattn_mpi_duplicate(*(const MPI_Comm *)from, timeout_s, &mpi->comm));
+    (void)MPI_Comm_set_errhandler(mpi->comm, MPI_ERRORS_RETURN);
+    status = bsattn_mpi_watch_init(&mpi->watch, mpi->comm, timeout_s);
+    if (status != BSATTN_OK) {
+        (void)MPI_Comm_free(&mpi->comm);
+        return status;
+    }
+    status = bsattn_mpi_watch_all(&mpi->watch, mpi->comm, ready, &all);
     if ((status == BSATTN_OK) && !all) {
         status = bsattn_fail(BSATTN_ERR_MEMORY, "%s no memory for the %s transport",
                              ready ? "another rank has" : "there is", name);
     }
     if (status != BSATTN_OK) {
-        (void)MPI_Comm_free(comm_p);
+        bsattn_mpi_watch_free(&mpi->watch);
+        (void)MPI_Comm_free(&mpi->comm);
     }
     return status;
 }
@@ -40,7 +46,7 @@ static bsattn_status_t meet(const void *from, double timeout_s, const char *name
 bsattn_status_t bsattn_control_decline(const bsattn_transport_ops_t *ops, const void *comm,
                                        double timeout_s)
 {
-    MPI_Comm never;
+    bsattn_mpi_control_t never;
 
     return meet(comm, timeout_s, ops->name, false, &never);
 }
@@ -61,13 +67,8 @@ bsattn_status_t bsattn_control_init(bsattn_control_t *control, const bsattn_tran
         status = bsattn_control_decline(ops, comm, timeout_s);
         goto err_free;
     }
-    status = meet(comm, timeout_s, ops->name, true, &mpi->comm);
+    status = meet(comm, timeout_s, ops->name, true, mpi);
     if (status != BSATTN_OK) {
-        goto err_free;
-    }
-    status = bsattn_mpi_watch_init(&mpi->watch, mpi->comm, timeout_s);
-    if (status != BSATTN_OK) {
-        (void)MPI_Comm_free(&mpi->comm);
         goto err_free;
     }
     control->super = (bsattn_transport_t){

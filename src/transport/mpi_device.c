@@ -51,10 +51,10 @@ static bool staging_asked_for(void)
     return (staged != NULL) && (strcmp(staged, "0") != 0) && (staged[0] != '\0');
 }
 
-static int takes_device_pointers(void)
+static bool takes_device_pointers(void)
 {
     if (staging_asked_for()) {
-        return 0;
+        return false;
     }
 #if defined(MPIX_CUDA_AWARE_SUPPORT)
     return MPIX_Query_cuda_support() == 1;
@@ -65,28 +65,24 @@ static int takes_device_pointers(void)
                (supported != 0);
     }
 #else
-    return 0;
+    return false;
 #endif
 }
 
 bsattn_status_t bsattn_mpi_device_create(bsattn_control_t *control, bsattn_mpi_device_t **device_p)
 {
     bsattn_mpi_control_t *mpi = control->mpi;
-    int mine = takes_device_pointers();
-    int all = 0;
+    bool all = false;
     bsattn_mpi_device_t *device;
     bsattn_status_t status;
-    MPI_Request request;
 
-    BSATTN_TRY(bsattn_mpi_check(
-        MPI_Iallreduce(&mine, &all, 1, MPI_INT, MPI_MIN, mpi->comm, &request), "MPI_Iallreduce"));
-    BSATTN_TRY(bsattn_mpi_watch_wait(&mpi->watch, 1, &request, "for all ranks to meet"));
+    BSATTN_TRY(bsattn_mpi_watch_all(&mpi->watch, mpi->comm, takes_device_pointers(), &all));
     device = calloc(1, sizeof(*device));
     if (device == NULL) {
         return bsattn_fail(BSATTN_ERR_MEMORY, "no memory for the mpi transport");
     }
     device->control = control;
-    device->direct = (all != 0);
+    device->direct = all;
     status = bsattn_staging_create(&device->staging);
     if (status != BSATTN_OK) {
         free(device);

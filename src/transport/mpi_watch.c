@@ -55,14 +55,16 @@ static void stalled_alone(MPI_Comm comm, double timeout_s)
     bsattn_mpi_end_job(comm, BSATTN_ERR_TIMEOUT);
 }
 
-static bsattn_status_t wait_alone(MPI_Comm comm, double timeout_s, MPI_Request *request)
+bsattn_status_t bsattn_mpi_duplicate(MPI_Comm comm, double timeout_s, MPI_Comm *copy_p)
 {
     bsattn_wait_clock_t wait;
+    MPI_Request request;
     int done = 0;
 
     bsattn_wait_clock_start(&wait);
+    BSATTN_TRY(bsattn_mpi_check(MPI_Comm_idup(comm, copy_p, &request), "MPI_Comm_idup"));
     for (;;) {
-        BSATTN_TRY(bsattn_mpi_check(MPI_Test(request, &done, MPI_STATUS_IGNORE), "MPI_Test"));
+        BSATTN_TRY(bsattn_mpi_check(MPI_Test(&request, &done, MPI_STATUS_IGNORE), "MPI_Test"));
         if (done) {
             return BSATTN_OK;
         }
@@ -71,27 +73,6 @@ static bsattn_status_t wait_alone(MPI_Comm comm, double timeout_s, MPI_Request *
         }
         pause_us(20);
     }
-}
-
-bsattn_status_t bsattn_mpi_duplicate(MPI_Comm comm, double timeout_s, MPI_Comm *copy_p)
-{
-    MPI_Request request;
-
-    BSATTN_TRY(bsattn_mpi_check(MPI_Comm_idup(comm, copy_p, &request), "MPI_Comm_idup"));
-    return wait_alone(comm, timeout_s, &request);
-}
-
-bsattn_status_t bsattn_mpi_all(MPI_Comm comm, double timeout_s, bool mine, bool *all_p)
-{
-    int one = mine ? 1 : 0;
-    int least = 0;
-    MPI_Request request;
-
-    BSATTN_TRY(bsattn_mpi_check(MPI_Iallreduce(&one, &least, 1, MPI_INT, MPI_MIN, comm, &request),
-                                "MPI_Iallreduce"));
-    BSATTN_TRY(wait_alone(comm, timeout_s, &request));
-    *all_p = (least != 0);
-    return BSATTN_OK;
 }
 
 bsattn_status_t bsattn_mpi_watch_init(bsattn_mpi_watch_t *watch, MPI_Comm comm, double timeout_s)
@@ -265,4 +246,18 @@ bsattn_status_t bsattn_mpi_watch_wait(bsattn_mpi_watch_t *watch, int count, MPI_
     requests_wait_t wait = {.count = count, .requests = requests};
 
     return bsattn_mpi_watch_until(watch, look_at_requests, &wait, what);
+}
+
+bsattn_status_t bsattn_mpi_watch_all(bsattn_mpi_watch_t *watch, MPI_Comm comm, bool mine,
+                                     bool *all_p)
+{
+    int one = mine ? 1 : 0;
+    int least = 0;
+    MPI_Request request;
+
+    BSATTN_TRY(bsattn_mpi_check(MPI_Iallreduce(&one, &least, 1, MPI_INT, MPI_MIN, comm, &request),
+                                "MPI_Iallreduce"));
+    BSATTN_TRY(bsattn_mpi_watch_wait(watch, 1, &request, "for all ranks to meet"));
+    *all_p = (least != 0);
+    return BSATTN_OK;
 }

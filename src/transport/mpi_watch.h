@@ -33,10 +33,6 @@ typedef struct bsattn_mpi_watch {
  *  @return BSATTN_OK or BSATTN_ERR_ENVIRONMENT */
 bsattn_status_t bsattn_mpi_duplicate(MPI_Comm comm, double timeout_s, MPI_Comm *copy_p);
 
-/** Collective over comm, with the same deadline: whether it is so on all ranks.
- *  @return BSATTN_OK or BSATTN_ERR_ENVIRONMENT */
-bsattn_status_t bsattn_mpi_all(MPI_Comm comm, double timeout_s, bool mine, bool *all_p);
-
 /** Collective over comm, with the same deadline. @return BSATTN_OK or BSATTN_ERR_ENVIRONMENT */
 bsattn_status_t bsattn_mpi_watch_init(bsattn_mpi_watch_t *watch, MPI_Comm comm, double timeout_s);
 void bsattn_mpi_watch_free(bsattn_mpi_watch_t *watch);
@@ -47,6 +43,11 @@ void bsattn_mpi_watch_free(bsattn_mpi_watch_t *watch);
  *  @return BSATTN_OK, or BSATTN_ERR_ENVIRONMENT if MPI reports an error */
 bsattn_status_t bsattn_mpi_watch_wait(bsattn_mpi_watch_t *watch, int count, MPI_Request *requests,
                                       const char *what);
+
+/** Collective over comm, with that deadline: whether it is so on all ranks.
+ *  @return BSATTN_OK or BSATTN_ERR_ENVIRONMENT */
+bsattn_status_t bsattn_mpi_watch_all(bsattn_mpi_watch_t *watch, MPI_Comm comm, bool mine,
+                                     bool *all_p);
 
 /** The same for anything that can be looked at, which is done again and again. @return the status
  *  of a look that failed, else BSATTN_OK */

@@ -115,9 +115,9 @@ struct bsattn_transport {
     bool *connected; /**< [P]: with the ranks so many places after and before; owned. NULL: there is
                           nothing to connect */
     bsattn_outcome_t *outcomes; /**< [P + local_count], for agreeing; owned */
-    double
-        unevenness; /**< at least 1: so many times this process's own work another's may take. Who
-                            waits for another allows for it */
+    /** At least 1: so many times this process's own work another's may take, by the plans there were.
+     *  Who waits for another allows for it. */
+    double unevenness;
 };
 
 /** What every exchange begins with. */
