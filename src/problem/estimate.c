@@ -561,10 +561,3 @@ bsattn_status_t bsattn_estimate_best(const bsattn_demand_t *demand, const bsattn
     build_free(&build);
     return status;
 }
-
-bsattn_status_t bsattn_estimate_compute(const bsattn_demand_t *demand,
-                                        const bsattn_machine_t *machine,
-                                        bsattn_estimate_t **estimate_p)
-{
-    return bsattn_estimate_best(demand, machine, (int)demand->route.kind, INFINITY, estimate_p);
-}

@@ -36,21 +36,15 @@ struct bsattn_estimate {
     bsattn_rank_estimate_t *ranks; /**< [totals.ranks] */
 };
 
-/** Predict under a known demand, for the exchange that it has taken.
- *  @return BSATTN_OK or BSATTN_ERR_MEMORY; release with bsattn_estimate_destroy() */
-bsattn_status_t bsattn_estimate_compute(const bsattn_demand_t *demand,
-                                        const bsattn_machine_t *machine,
-                                        bsattn_estimate_t **estimate_p);
-
 /** An exchange that is still to be chosen. */
 enum { BSATTN_EXCHANGE_AUTO = BSATTN_EXCHANGE_COUNT };
 
-/** Predict for an exchange or for the better one.
+/** Predict under a known demand, for an exchange or for the better one.
  *  @param wanted      bsattn_exchange_kind_t, DIRECT only if the demand has `used`, or
  *                     BSATTN_EXCHANGE_AUTO
  *  @param limit_ms    of interest unless it clearly takes longer
  *  @param estimate_p  receives NULL if it clearly takes longer
- *  @return BSATTN_OK or BSATTN_ERR_MEMORY */
+ *  @return BSATTN_OK or BSATTN_ERR_MEMORY; release with bsattn_estimate_destroy() */
 bsattn_status_t bsattn_estimate_best(const bsattn_demand_t *demand, const bsattn_machine_t *machine,
                                      int wanted, double limit_ms, bsattn_estimate_t **estimate_p);
 

@@ -300,8 +300,7 @@ static bsattn_status_t plan_connect(bsattn_plan_t *plan)
     if ((transport->ops->connect == NULL) || (route->kind == BSATTN_EXCHANGE_RING)) {
         return BSATTN_OK;
     }
-    BSATTN_TRY(bsattn_context_agree(
-        context, transport->ops->connect(transport, route->hops, route->step_count)));
+    BSATTN_TRY(transport->ops->connect(transport, route->hops, route->step_count));
     libraries = context->backend->ops->memory(context->backend).libraries;
     bsattn_estimate_set_libraries(plan->estimate, libraries);
     return bsattn_context_agree(context, check_memory(plan, libraries));

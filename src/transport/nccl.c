@@ -271,6 +271,11 @@ static bsattn_status_t nccl_connect(bsattn_transport_t *transport, const int *ho
     if (stream != NULL) {
         (void)cudaStreamDestroy(stream);
     }
+    status = bsattn_transport_agree(transport, status);
+    if (status != BSATTN_OK) {
+        bsattn_nccl_abort(&nccl->comm);
+        bsattn_control_forget_failures(&nccl->control);
+    }
     return status;
 }
 
@@ -453,7 +458,7 @@ static bsattn_status_t nccl_init(nccl_transport_t *nccl)
     if ((invitation.mode == MODE_PUT) && (transport->ranks > 1)) {
         BSATTN_TRY(open_put(nccl));
     }
-    return bsattn_transport_agree(transport, connect_ring(nccl));
+    return connect_ring(nccl);
 }
 
 bsattn_status_t bsattn_transport_nccl_create(const void *comm, double timeout_s, int device,

@@ -61,7 +61,7 @@ typedef struct bsattn_transport_ops {
      *  so many places after and before need, so that no execution has to. NULL, like
      *  connected: nothing to be done.
      *  @param hops  [hop_count], 0 .. P - 1; 0, and what is connected already, is passed over
-     *  @return BSATTN_OK, BSATTN_ERR_MEMORY or BSATTN_ERR_ENVIRONMENT */
+     *  @return BSATTN_OK, BSATTN_ERR_MEMORY or BSATTN_ERR_ENVIRONMENT, the same on all ranks */
     bsattn_status_t (*connect)(bsattn_transport_t *transport, const int *hops, int hop_count);
 
     /** Prepare an exchange. @return BSATTN_OK, BSATTN_ERR_MEMORY or BSATTN_ERR_ENVIRONMENT */
