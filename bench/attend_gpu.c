@@ -25,6 +25,7 @@
  */
 #include <getopt.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -283,7 +284,6 @@ typedef struct outcome {
     double share;         /* of the dense rate; NAN: not asked for */
     double roof_share;
     bsattn_gpu_errors_t errors;
-    int error;
 } outcome_t;
 
 static const bsattn_cuda_kernel_t *kernel_for(const bench_t *bench, const bsattn_problem_t *problem)
@@ -301,19 +301,16 @@ static const bsattn_cuda_kernel_t *kernel_for(const bench_t *bench, const bsattn
 
 static bool run_right(const outcome_t *outcome)
 {
-    return (outcome->error == 0) && (outcome->errors.bad_rows == 0) &&
-           (outcome->errors.nonfinite == 0) && (outcome->errors.spills == 0);
+    return (outcome->errors.bad_rows == 0) && (outcome->errors.nonfinite == 0) &&
+           (outcome->errors.spills == 0);
 }
 
 static void explain(const char *name, const outcome_t *outcome)
 {
-    const bsattn_gpu_errors_t *e = &outcome->errors;
+    char text[320];
 
-    printf("    %s: %" PRId64 " of %" PRId64 " rows off, first: batch %d head %d row %" PRId64
-           "; error %.3g, LSE %.3g; %" PRId64 " elements not finite; %" PRId64
-           " bytes written beside outputs and states\n",
-           name, e->bad_rows, e->rows, e->bad_batch, e->bad_head, e->bad_row, e->out, e->lse,
-           e->nonfinite, e->spills);
+    bsattn_gpu_errors_text(&outcome->errors, "the reference", text, sizeof(text));
+    printf("    %s: %s\n", name, text);
 }
 
 static outcome_t run_problem(const bench_t *bench, const bsattn_cuda_kernel_t *kernel,
@@ -331,12 +328,12 @@ static outcome_t run_problem(const bench_t *bench, const bsattn_cuda_kernel_t *k
     };
     outcome_t outcome = {0};
     bsattn_gpu_case_t gpu;
+    int error;
 
     bsattn_gpu_case_init(&gpu, &params);
-    outcome.error = bsattn_gpu_case_run(&gpu, 0);
-    if (outcome.error != 0) {
-        (void)fprintf(stderr, "attend_gpu: %s: %s\n", kernel->name,
-                      bsattn_gpu_error_text(outcome.error));
+    error = bsattn_gpu_case_run(&gpu, 0);
+    if (error != 0) {
+        (void)fprintf(stderr, "attend_gpu: %s: %s\n", kernel->name, bsattn_gpu_error_text(error));
         exit(BSATTN_ERR_ENVIRONMENT);
     }
     outcome.ms = bsattn_gpu_case_time(&gpu, bench->repeats);
@@ -501,7 +498,7 @@ __attribute__((noreturn)) static void usage(const char *what, const char *value)
     exit(BSATTN_ERR_INPUT);
 }
 
-static int64_t number(const char *name, const char *text)
+static int64_t size(const char *name, const char *text)
 {
     int64_t value = 0;
 
@@ -509,6 +506,16 @@ static int64_t number(const char *name, const char *text)
         usage(name, text);
     }
     return value;
+}
+
+static int count(const char *name, const char *text)
+{
+    int64_t value = size(name, text);
+
+    if (value > INT_MAX) {
+        usage(name, text);
+    }
+    return (int)value;
 }
 
 static void read_seqs(bench_t *bench, char *list)
@@ -519,7 +526,7 @@ static void read_seqs(bench_t *bench, char *list)
         if (bench->seq_count == SEQS_MAX) {
             usage("--seq has too many lengths, from", item);
         }
-        bench->seqs[bench->seq_count++] = number("--seq", item);
+        bench->seqs[bench->seq_count++] = size("--seq", item);
     }
 }
 
@@ -541,19 +548,19 @@ static void read_option(bench_t *bench, int option, char *value)
         read_seqs(bench, value);
         break;
     case 'r':
-        bench->repeats = (int)number("--repeats", value);
+        bench->repeats = count("--repeats", value);
         break;
     case 'o':
         bench->csv = fopen(value, "w");
         if (bench->csv == NULL) {
-            usage("--csv", value);
+            bsattn_gpu_end(BSATTN_ERR_FILE, value, "cannot be written");
         }
         break;
     case 'p':
         bench->packed = true;
         break;
     case 'l':
-        bench->launches = (int)number("--launches", value);
+        bench->launches = count("--launches", value);
         break;
     case 'm':
         bench->mask_dir = value;
@@ -565,23 +572,22 @@ static void read_option(bench_t *bench, int option, char *value)
         bench->pattern = value;
         break;
     case 'h':
-        p->heads_q = (int)number("--heads", value);
-        p->heads_kv = (p->heads_kv == 0) ? p->heads_q : p->heads_kv;
+        p->heads_q = count("--heads", value);
         break;
     case 'g':
-        p->heads_kv = (int)number("--kv-heads", value);
+        p->heads_kv = count("--kv-heads", value);
         break;
     case 'd':
-        p->head_dim = (int)number("--head-dim", value);
+        p->head_dim = count("--head-dim", value);
         break;
     case 'b':
-        p->block = (int)number("--block", value);
+        p->block = count("--block", value);
         break;
     case 'C':
         p->causal = 1;
         break;
     case 'n':
-        p->batch = number("--batch", value);
+        p->batch = size("--batch", value);
         break;
     case 'y':
         if (!bsattn_dtype_find(value, &p->dtype)) {
@@ -640,11 +646,14 @@ int main(int argc, char **argv)
         (void)snprintf(bench.mask_path, sizeof(bench.mask_path), "/tmp/attend_gpu_XXXXXX");
         mask_file = mkstemp(bench.mask_path);
         if (mask_file < 0) {
-            usage("cannot make the file", bench.mask_path);
+            bsattn_gpu_end(BSATTN_ERR_FILE, bench.mask_path, "cannot be made");
         }
         (void)close(mask_file);
     }
     add_cases(&bench);
+    if (bench.case_count == 0) {
+        usage("no case of these lengths in --cases", bench.groups);
+    }
     bench.memory_rate = bsattn_gpu_memory_rate();
     printf("%s, %s, %d repeats; a copy moves %.2f TB/s\n", bsattn_gpu_name(),
            (bench.kernel != NULL) ? bench.kernel->name : "the fastest kernel", bench.repeats,

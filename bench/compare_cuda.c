@@ -8,12 +8,16 @@
 #include "problem/pattern.h"
 #include "problem/problem.h"
 
+#include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 enum { HEADS_SAMPLED = 3, ROWS_SAMPLED_MIN = 12 };
 
-double bsattn_gpu_bound(bsattn_dtype_t dtype)
+/* SPEC's of ||O - R|| / ||R||, here for every row, and without what fp32 scores may be off, which is added
+ * to it. */
+static double bound_of(bsattn_dtype_t dtype)
 {
     return (dtype == BSATTN_F32) ? 1e-5 : (dtype == BSATTN_F16) ? 2e-3 : 1e-2;
 }
@@ -131,6 +135,7 @@ static bool row_right(bsattn_dtype_t dtype, int head_dim, const double *expected
     /* Scores, of which the LSE is about the largest, are sums of D products: good to some ten units
      * in their last place. By as much as a score is off, probabilities are off relatively. */
     double score_error = isfinite(expected_lse) ? 2e-6 * fabs(expected_lse) : 0.0;
+    bool lse_right;
 
     for (int d = 0; d < head_dim; ++d) {
         if (isnan(expected[d])) {
@@ -143,8 +148,9 @@ static bool row_right(bsattn_dtype_t dtype, int head_dim, const double *expected
     error = (error == 0.0) ? 0.0 : (norm == 0.0) ? INFINITY : sqrt(error / norm);
     errors->out = (error > errors->out) || isnan(error) ? error : errors->out;
     errors->lse = (lse_error > errors->lse) || isnan(lse_error) ? lse_error : errors->lse;
-    return (error <= bsattn_gpu_bound(dtype) + score_error) &&
-           (lse_error <= lse_bound + score_error);
+    lse_right = lse_error <= lse_bound + score_error;
+    errors->bad_lse += lse_right ? 0 : 1;
+    return lse_right && (error <= bound_of(dtype) + score_error);
 }
 
 void bsattn_gpu_errors_merge(bsattn_gpu_errors_t *all, const bsattn_gpu_errors_t *some)
@@ -156,10 +162,23 @@ void bsattn_gpu_errors_merge(bsattn_gpu_errors_t *all, const bsattn_gpu_errors_t
     }
     all->rows += some->rows;
     all->bad_rows += some->bad_rows;
+    all->bad_lse += some->bad_lse;
     all->nonfinite += some->nonfinite;
     all->spills += some->spills;
     all->out = (some->out > all->out) || isnan(some->out) ? some->out : all->out;
     all->lse = (some->lse > all->lse) || isnan(some->lse) ? some->lse : all->lse;
+}
+
+void bsattn_gpu_errors_text(const bsattn_gpu_errors_t *errors, const char *with, char *out,
+                            size_t size)
+{
+    (void)snprintf(
+        out, size,
+        "with %s: %" PRId64 " of %" PRId64 " rows off, %" PRId64
+        " by their LSE, first: batch %d head %d row %" PRId64 "; error %.3g, LSE %.3g; %" PRId64
+        " elements not finite; %" PRId64 " bytes written beside outputs and states",
+        with, errors->bad_rows, errors->rows, errors->bad_lse, errors->bad_batch, errors->bad_head,
+        errors->bad_row, errors->out, errors->lse, errors->nonfinite, errors->spills);
 }
 
 static void note_bad(bsattn_gpu_errors_t *errors, int64_t b, int head, int64_t row)
@@ -217,13 +236,14 @@ static bool element_finite(const void *values, int64_t index, bsattn_dtype_t dty
 
 static int64_t count_spills(const void *behind)
 {
-    unsigned char guard[4096];
+    unsigned char *guard = bsattn_gpu_host_new(BSATTN_GPU_GUARD_BYTES, 1);
     int64_t spills = 0;
 
-    BSATTN_GPU_TRY(cudaMemcpy(guard, behind, sizeof(guard), cudaMemcpyDeviceToHost));
-    for (size_t i = 0; i < sizeof(guard); ++i) {
+    BSATTN_GPU_TRY(cudaMemcpy(guard, behind, BSATTN_GPU_GUARD_BYTES, cudaMemcpyDeviceToHost));
+    for (size_t i = 0; i < BSATTN_GPU_GUARD_BYTES; ++i) {
         spills += (guard[i] != 0xff) ? 1 : 0;
     }
+    free(guard);
     return spills;
 }
 
@@ -321,7 +341,7 @@ void bsattn_gpu_case_results(const bsattn_gpu_case_t *gpu, int set, float *o, fl
     free(encoded);
 }
 
-/* Two rounded results may lie twice the bound apart; only the errors' sizes tell of that. */
+/* The difference of two results is held to the bound of one: both are expected to lie well within it. */
 bsattn_gpu_errors_t bsattn_gpu_case_compare_cases(const bsattn_gpu_case_t *gpu,
                                                   const bsattn_gpu_case_t *other)
 {

@@ -12,6 +12,7 @@
 typedef struct bsattn_gpu_errors {
     int64_t rows;      /**< compared */
     int64_t bad_rows;  /**< beyond the bound of the type */
+    int64_t bad_lse;   /**< of these for their LSE */
     double out;        /**< largest ||O - R|| / ||R|| of a row */
     double lse;        /**< largest |LSE - reference| */
     int64_t nonfinite; /**< elements of all of O */
@@ -33,9 +34,9 @@ bsattn_gpu_errors_t bsattn_gpu_case_compare_sets(const bsattn_gpu_case_t *gpu, d
 /** Count in all what some tell. */
 void bsattn_gpu_errors_merge(bsattn_gpu_errors_t *all, const bsattn_gpu_errors_t *some);
 
-/** @return the bound of bsattn_gpu_errors_t.out: SPEC's, here of every row, and without what fp32 scores
- *          may be off, which is added to it */
-double bsattn_gpu_bound(bsattn_dtype_t dtype);
+/** Write what is wrong with results, on one line. @param with  what they were compared with */
+void bsattn_gpu_errors_text(const bsattn_gpu_errors_t *errors, const char *with, char *out,
+                            size_t size);
 
 /** Compare all rows of two cases of the same problem, e.g. of two kernels. What is NaN in one
  *  must be in the other. */

@@ -83,12 +83,9 @@ const char *bsattn_gpu_name(void)
 
 const bsattn_cuda_kernel_t *bsattn_gpu_kernel(const char *name)
 {
-    static const bsattn_cuda_kernel_t *const kernels[] = {&bsattn_attend_sm90, &bsattn_attend_sm80,
-                                                          &bsattn_attend_plain};
-
-    for (size_t i = 0; i < sizeof(kernels) / sizeof(kernels[0]); ++i) {
-        if (strcmp(kernels[i]->name, name) == 0) {
-            return kernels[i];
+    for (int i = 0; i < BSATTN_CUDA_KERNEL_COUNT; ++i) {
+        if (strcmp(bsattn_cuda_kernels[i]->name, name) == 0) {
+            return bsattn_cuda_kernels[i];
         }
     }
     return NULL;

@@ -21,7 +21,6 @@
 
 enum {
     POOL_COUNT = 1048573, /* a prime, so that rows of a tensor differ */
-    GUARD_BYTES = 65536,
     DEAL_RUN_MAX = 4,
 };
 
@@ -42,9 +41,9 @@ static void *device_new(bsattn_gpu_case_t *gpu, size_t bytes)
 /* What lies behind a tensor is NaN: a kernel that reads too far shows it. */
 static void *tensor_new(bsattn_gpu_case_t *gpu, size_t bytes)
 {
-    char *memory = device_new(gpu, bytes + GUARD_BYTES);
+    char *memory = device_new(gpu, bytes + BSATTN_GPU_GUARD_BYTES);
 
-    BSATTN_GPU_TRY(cudaMemset(memory, 0xff, bytes + GUARD_BYTES));
+    BSATTN_GPU_TRY(cudaMemset(memory, 0xff, bytes + BSATTN_GPU_GUARD_BYTES));
     return memory;
 }
 
@@ -368,6 +367,7 @@ static bool mark_ends(list_build_t *lists, int launches, int64_t row)
     return last != NULL;
 }
 
+/* The order of items in attend.h: longest first. */
 static int item_compare(const void *a, const void *b)
 {
     const bsattn_work_item_t *x = a;
@@ -484,8 +484,7 @@ static void launch_sets(bsattn_gpu_case_t *gpu, int launch)
     size_t maps_bytes = made->params[0].key_heads_alike
                             ? 0
                             : bsattn_attend_cuda_maps_bytes(gpu->params.kernel, problem->heads_kv);
-    void *maps = bsattn_gpu_host_new(maps_bytes + 128, 1);
-    void *aligned = (void *)(((uintptr_t)maps + 127) / 128 * 128);
+    void *maps = bsattn_gpu_host_new(maps_bytes + 1, 1);
 
     for (int s = 0; s < gpu->params.sets; ++s) {
         bsattn_attend_cuda_params_t *params = &made->params[s];
@@ -497,9 +496,9 @@ static void launch_sets(bsattn_gpu_case_t *gpu, int launch)
         params->v = gpu->params.packed ? tensor_new(gpu, chunk_bytes) : gpu->sets[s].v;
         if (maps_bytes > 0) {
             bsattn_gpu_check(
-                (cudaError_t)bsattn_attend_cuda_maps(params, gpu->key_heads[launch], aligned),
+                (cudaError_t)bsattn_attend_cuda_maps(params, gpu->key_heads[launch], maps),
                 "bsattn_attend_cuda_maps");
-            params->key_maps = device_copy(gpu, aligned, maps_bytes);
+            params->key_maps = device_copy(gpu, maps, maps_bytes);
         }
     }
     free(maps);

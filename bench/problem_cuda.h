@@ -26,6 +26,9 @@ typedef struct bsattn_gpu_params {
     uint64_t seed;
 } bsattn_gpu_params_t;
 
+/** So many bytes behind O and behind LSE are poisoned and nobody's. */
+enum { BSATTN_GPU_GUARD_BYTES = 65536 };
+
 /** Device memory of one set. */
 typedef struct bsattn_gpu_set {
     void *q;    /**< [b, N, Hq, D] */

@@ -127,8 +127,8 @@ typedef struct bsattn_attend_cuda_params {
     bool key_heads_alike;     /**< all heads have key_rows rows and lie key_head_stride apart */
     int64_t key_head_stride;  /**< elements */
     int64_t key_rows;
-    const void *key_maps; /**< [Hk, 4] descriptors made by bsattn_attend_cuda_maps(); may be NULL
-                               where key_heads_alike */
+    const void *key_maps; /**< [Hk, 4] descriptors made by bsattn_attend_cuda_maps(), 64-byte
+                               aligned; may be NULL where key_heads_alike or the kernel needs none */
 
     const bsattn_tile_list_t *lists; /**< [list_count] */
     int list_count;
@@ -136,7 +136,7 @@ typedef struct bsattn_attend_cuda_params {
 
     int64_t state_rows; /**< of a head */
     float *state_o;     /**< [b, Hq, state_rows / 16, 16 * D]: sum of exp2(s - m) v of earlier
-                             launches, s and m in units of scale * log2(e), the order within 16 rows
+                             launches, s and m being scores times scale * log2(e), the order within 16 rows
                              being the kernel's own; NULL if every row is first and last */
     float *state_ml;    /**< [b, Hq, state_rows, 2]: m (-inf if no key was seen) and l */
     uint32_t *counters; /**< [2], zero before the first launch; zero again after each */
@@ -156,9 +156,10 @@ typedef struct bsattn_cuda_launch {
 /** One implementation. */
 typedef struct bsattn_cuda_kernel {
     const char *name; /**< "sm90", "sm80" or "plain" */
-    /** @param pairs   whether query heads, two by two, share a key head and its lists
+    /** The tile shape that this kernel wants for a problem.
+     *  @param pairs   whether query heads, two by two, share a key head and its lists
      *  @param spread  the keys that a query tile of two halves, neighbouring rows, has to visit,
-                       relative to those of one half: from 1 (both see the same) to 2 */
+     *                 relative to those of one half: from 1 (both see the same) to 2 */
     bsattn_tile_shape_t (*shape)(const bsattn_problem_t *problem, bool pairs, double spread);
     /** Put a launch together, for the device that is current.
      *  @param params  unit_count > 0
@@ -167,11 +168,18 @@ typedef struct bsattn_cuda_kernel {
 } bsattn_cuda_kernel_t;
 
 extern const bsattn_cuda_kernel_t bsattn_attend_sm90;  /**< f16, bf16; D = 64, 128; sm_90, in builds
-                                                             for it */
+                                                             for it. A NaN or infinity in V also
+                                                             reaches rows of the same masked tile
+                                                             that do not see it */
 extern const bsattn_cuda_kernel_t bsattn_attend_sm80;  /**< f16, bf16; any D; sm_80 and later */
 extern const bsattn_cuda_kernel_t bsattn_attend_plain; /**< any type, any D, slow and obvious */
 
-/** @return whether this build has a kernel for such problems on GPUs of a compute capability,
+enum { BSATTN_CUDA_KERNEL_COUNT = 3 };
+
+/** Fastest first. */
+extern const bsattn_cuda_kernel_t *const bsattn_cuda_kernels[BSATTN_CUDA_KERNEL_COUNT];
+
+/** @return whether this kernel, in this build, can do such problems on GPUs of a compute capability,
  *          10 * major + minor */
 bool bsattn_cuda_kernel_can(const bsattn_cuda_kernel_t *kernel, int capability,
                             bsattn_dtype_t dtype, int head_dim);
@@ -191,14 +199,16 @@ int bsattn_attend_cuda(const bsattn_cuda_kernel_t *kernel,
 /** Bytes of the descriptors of a launch whose key heads are not alike; 0 if the kernel needs none. */
 size_t bsattn_attend_cuda_maps_bytes(const bsattn_cuda_kernel_t *kernel, int heads_kv);
 
-/** Make them, in host memory.
- *  @param heads  [Hk], the content of params->key_heads */
+/** Make them.
+ *  @param heads  [Hk], the content of params->key_heads
+ *  @param maps   host memory of bsattn_attend_cuda_maps_bytes() bytes, of any alignment
+ *  @return a cudaError_t, 0 for success */
 int bsattn_attend_cuda_maps(const bsattn_attend_cuda_params_t *params,
                             const bsattn_key_head_t *heads, void *maps);
 
 /* ------------------------------------------------------------------------------------------ rows */
 
-/** Rows that move together, in bytes from the start of a part. */
+/** Rows that move together, in bytes from the start of a part: the rows of a batch item. */
 typedef struct bsattn_row_copy {
     int64_t from; /**< of the first row; rows are from_stride apart */
     int64_t to;   /**< of the first row; rows are to_stride apart */
@@ -222,18 +232,20 @@ typedef struct bsattn_rows_cuda_params {
     int64_t row_bytes; /**< a multiple of 16 */
 } bsattn_rows_cuda_params_t;
 
+/** @return a cudaError_t, 0 for success */
 int bsattn_rows_cuda(const bsattn_rows_cuda_params_t *params, struct CUstream_st *stream);
 
 /** Rows of a query head without a single key: O = 0, LSE = -inf. */
 typedef struct bsattn_clear_cuda_params {
     const bsattn_attend_cuda_params_t *attend; /**< shapes, o and lse */
-    int block;
+    int block;                                 /**< B */
     const int32_t *rows; /**< [row_count] local query blocks, device memory */
     int64_t row_count;
     const int32_t *heads; /**< [head_count] query heads, device memory */
     int head_count;
 } bsattn_clear_cuda_params_t;
 
+/** @return a cudaError_t, 0 for success */
 int bsattn_clear_cuda(const bsattn_clear_cuda_params_t *params, struct CUstream_st *stream);
 
 #ifdef __cplusplus

@@ -32,7 +32,7 @@ cmake_is_new_enough()
     [ "$(printf '%s\n' 3.25 "$version" | sort -V | head -n 1)" = 3.25 ]
 }
 
-# The header and the library of the compiler's OpenMP, and whether the compiler works at all.
+# compiles COMPILER [OPTION..]: whether it makes a program; with -fopenmp, whether its OpenMP library is there.
 compiles()
 {
     local compiler=$1 directory code=0
@@ -218,7 +218,7 @@ ensure_cuda()
     fi
 }
 
-# build PRESET [CMAKE OPTION..]: configure if never done, then build; into build/ or build-PRESET/.
+# build PRESET [CMAKE OPTION..]: configure, then build; into build/ or build-PRESET/.
 build()
 {
     local preset=$1

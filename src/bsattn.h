@@ -17,7 +17,8 @@
  * B block size in tokens, nb = ceil(N/B) blocks, P ranks. Tensors are in C order. A function that
  * can fail returns a bsattn_status_t; out-arguments come last, end in _p and are set only on
  * success. The text of the last failure of the calling thread is bsattn_last_error(). Functions
- * marked collective must be called by every rank of the context and return the same status on each.
+ * marked collective must be called by every rank of the context and return the same status on each,
+ * unless said otherwise.
  */
 #ifndef BSATTN_H
 #define BSATTN_H
@@ -185,7 +186,7 @@ typedef struct bsattn_memory {
                           own keys are read in place if it needs them all */
     int64_t state;   /**< (O, m, l) in fp32 of query rows that see keys in more than one step */
     int64_t lists;   /**< schedule: work items and key lists; not the planning tables that the ranks
-                          of a process share, 8 bytes for each block and different key head mask */
+                          of a process share, 4 bytes for each block and different key head mask */
     int64_t scratch; /**< per thread */
     int64_t staging; /**< what the transport keeps for the chunks it moves */
     int64_t libraries; /**< on a GPU: what the libraries hold for themselves; nominal where there is
@@ -228,8 +229,10 @@ typedef struct bsattn_estimate bsattn_estimate_t;
  *  no GPU.
  *  @param problem    the pattern's, but for dtype and scale
  *  @param ranks      P >= 1
- *  @param threads    threads of each rank, for scratch and time; >= 1
- *  @return BSATTN_OK, BSATTN_ERR_INPUT or BSATTN_ERR_MEMORY. */
+ *  @param threads    threads of each rank, 1 .. 4096: for scratch and time; as many plan here
+ *  @param params     NULL: everything automatic
+ *  @return BSATTN_OK, BSATTN_ERR_INPUT or BSATTN_ERR_MEMORY; release with
+ *          bsattn_estimate_destroy() */
 BSATTN_API bsattn_status_t bsattn_estimate_create(const bsattn_problem_t *problem,
                                                   bsattn_pattern_t *pattern, int ranks, int threads,
                                                   const bsattn_plan_params_t *params,
@@ -264,9 +267,10 @@ typedef struct bsattn_context_params {
                                 several virtual ranks */
     int virtual_ranks;     /**< ranks of the loop transport, all in this process; 0: 1 */
     int threads;           /**< per rank; 0: OMP_NUM_THREADS if set, else this rank's share of the
-                                cores it may use */
-    double timeout_s;      /**< longest wait for a peer without progress, or four times what this
-                                rank itself was last away if that is longer; then the job is ended
+                                logical CPUs it may use */
+    double timeout_s; /**< longest wait for a peer without progress; or, if that is longer, four
+                                times what this rank itself was last away, times how unevenly its
+                                plans spread the work (1: evenly). Then the job is ended
                                 (MPI_Abort) with exit code 124 and a message on standard error that
                                 says who waits for whom. 0: wait for ever */
 } bsattn_context_params_t;

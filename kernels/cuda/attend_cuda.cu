@@ -10,15 +10,10 @@ extern "C" {
 #include <stdlib.h>
 #include <string.h>
 
-namespace {
-
-/* Fastest first. */
-const bsattn_cuda_kernel_t *const kernels[] = {&bsattn_attend_sm90, &bsattn_attend_sm80,
-                                               &bsattn_attend_plain};
-
-} /* namespace */
-
 extern "C" {
+
+const bsattn_cuda_kernel_t *const bsattn_cuda_kernels[BSATTN_CUDA_KERNEL_COUNT] = {
+    &bsattn_attend_sm90, &bsattn_attend_sm80, &bsattn_attend_plain};
 
 #ifndef BSATTN_HAVE_SM90
 /* attend_sm90.cu is left out of this build. */
@@ -43,7 +38,7 @@ bool bsattn_cuda_kernel_can(const bsattn_cuda_kernel_t *kernel, int capability,
         return (kernel->prepare != nullptr) && (capability == 90) && (dtype != BSATTN_F32) &&
                ((head_dim == 64) || (head_dim == 128));
     }
-    return (kernel == &bsattn_attend_plain) || (dtype != BSATTN_F32);
+    return (capability >= 80) && ((kernel == &bsattn_attend_plain) || (dtype != BSATTN_F32));
 }
 
 bsattn_status_t bsattn_cuda_kernel_find(int capability, bsattn_dtype_t dtype, int head_dim,
@@ -58,7 +53,7 @@ bsattn_status_t bsattn_cuda_kernel_find(int capability, bsattn_dtype_t dtype, in
                            "the GPU has compute capability %d.%d; 8.0 or later is needed",
                            capability / 10, capability % 10);
     }
-    for (const bsattn_cuda_kernel_t *kernel : kernels) {
+    for (const bsattn_cuda_kernel_t *kernel : bsattn_cuda_kernels) {
         bool named = any || (strcmp(kernel->name, wanted) == 0);
         known = known || named;
         if (named && bsattn_cuda_kernel_can(kernel, capability, dtype, head_dim)) {

@@ -20,14 +20,10 @@ using namespace bsattn;
 
 namespace {
 
-/* Probabilities are relative to a reference score of their row, which may lag this much (in log2)
- * behind the maximum that is looked for, */
+/* Probabilities are relative to a reference score of their row. Where the maximum of a tile is computed, it
+ * becomes the new reference if it exceeds the old one by more than this (in log2). With two stages it is
+ * computed only if a thread's sum of probabilities passes SUM_MAX. */
 constexpr float MAX_LAG = 8.0f;
-/* and where none is looked for until a thread's share of a tile sums to more than this; f16 must hold
- * it. */
-constexpr float SUM_MAX = 32768.0f;
-constexpr float LOG2_E = 1.44269504088896341f;
-constexpr float LN_2 = 0.69314718055994531f;
 
 constexpr int KEYS = 64;                       /* of a tile */
 constexpr int SQUARES = KEYS / 16;             /* in a row of squares of a tile */
@@ -121,16 +117,6 @@ __device__ void read_unit(const bsattn_attend_cuda_params_t &params, uint32_t un
     }
     for (int r = 0; (r < item.run_count) && (r < 2); ++r) {
         slot.run_ring[r] = slot.runs[r];
-    }
-}
-
-/* The last CTA to come here leaves the counters as the next launch wants them. */
-__device__ void end_units(uint32_t *counters)
-{
-    __threadfence();
-    if (atomicAdd(counters + 1, 1u) == gridDim.x - 1) {
-        counters[0] = 0;
-        counters[1] = 0;
     }
 }
 
@@ -592,10 +578,10 @@ __device__ __forceinline__ void Worker<C>::scores_part(Scores &s, uint32_t keys,
     }
 }
 
-/* Of a score to what is taken 2 to the power of. Hidden scores are -inf and must stay so: never 0. */
+/* Of a score to what is taken 2 to the power of. */
 __device__ __forceinline__ float scale_of(const bsattn_attend_cuda_params_t &params)
 {
-    return fmaxf(fabsf(unknown(params.scale)) * LOG2_E, 1e-37f);
+    return fmaxf(fabsf(unknown(params.scale)) * LOG2_E, LEAST_FACTOR);
 }
 
 /* Whether any row of the warp has had no key yet. */
@@ -702,7 +688,7 @@ __device__ __forceinline__ void Worker<C>::results_full(const Weights &p, uint32
     }
 }
 
-/* Whether the values of 16 keys are. */
+/* Whether all values of the square's 16 keys are finite. */
 template <class C>
 __device__ __forceinline__ bool Worker<C>::square_is_finite(uint32_t values, int square) const
 {
@@ -1056,13 +1042,14 @@ __global__ void __launch_bounds__(C::THREADS, C::CTAS)
         }
     }
     if (thread_index() == 0) {
-        end_units(params.counters);
+        bsattn_units_end(params.counters, gridDim.x);
     }
 }
 
 /* ----------------------------------------------------------------------------------------- host */
 
-/* CTAs of a kernel that fit on a device: on all multiprocessors, or on one. 0 if it does not. */
+/* How many CTAs of a kernel are resident at a time, on one multiprocessor and on all; 0 if one does not
+ * fit. */
 template <class C> cudaError_t count_places(int device, int *per_multiprocessor_p, int *all_p)
 {
     int bytes_max = 0;

@@ -208,7 +208,9 @@ int prepare(const bsattn_attend_cuda_params_t *params, bsattn_cuda_launch_t *lau
     static thread_local int multiprocessors;
     int device;
     static_assert(sizeof(Arguments) <= sizeof(launch->argument), "room for it");
-    int error = make_arguments(params, reinterpret_cast<Arguments *>(launch->argument));
+    int error = ((params->shape.key_tile == C::KEYS) && (params->shape.halves == C::GROUPS))
+                    ? make_arguments(params, reinterpret_cast<Arguments *>(launch->argument))
+                    : (int)cudaErrorInvalidValue;
 
     if (error == cudaSuccess) {
         error = cudaGetDevice(&device);
@@ -318,7 +320,7 @@ int bsattn_attend_cuda_maps(const bsattn_attend_cuda_params_t *params,
         if (error != cudaSuccess) {
             return error;
         }
-        memcpy(static_cast<CUtensorMap *>(maps) + head * MAPS_PER_HEAD, made, sizeof(made));
+        memcpy(static_cast<char *>(maps) + head * sizeof(made), made, sizeof(made));
     }
     return cudaSuccess;
 }

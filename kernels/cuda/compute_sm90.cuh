@@ -11,14 +11,9 @@
 
 namespace bsattn {
 
-/* Probabilities are relative to a reference score of their row. A thread's share of a tile may sum to
- * this much before the row takes a new reference; f16 must hold it. */
-constexpr float SUM_MAX = 32768.0f;
 /* The reference of a row that has seen no key: the exponential of a score relative to it is infinite,
  * of a hidden one 0. */
 constexpr float NO_REFERENCE = -3.0e38f;
-constexpr float LOG2_E = 1.44269504088896341f;
-constexpr float LN_2 = 0.69314718055994531f;
 
 /* One warpgroup: its 64 query rows of the unit at hand. Arrays of two are a thread's rows, lane / 4
  * and 8 more. */
@@ -714,8 +709,7 @@ __device__ void compute_units(const Arguments &arguments, Memory<C> &memory, int
     int group = __shfl_sync(~0u, thread / 128, 0);
     Consumer<C> self = {arguments, stages, shared, team, group, thread % 128 / 32, thread % 32};
 
-    /* Hidden scores are infinite and must stay so: no product with 0. */
-    self.scale_log2 = copysignf(fmaxf(fabsf(scale) * LOG2_E, 1e-37f), scale);
+    self.scale_log2 = copysignf(fmaxf(fabsf(scale) * LOG2_E, LEAST_FACTOR), scale);
     if (C::TURNS && (self.group == 1)) {
         self.turn_end();
     }

@@ -44,8 +44,9 @@ struct Slot {
     int32_t key_tiles; /* 0: no more units */
 };
 
-/* Key tiles of a unit that ends before the queries of the next could be there, unless these come at
- * once; and of one whose own queries are brought near when it is fetched. */
+/* A unit of at most SHORT_UNIT key tiles ends before the next unit's queries can be there, unless the results
+ * before it give their place back at once. Those of a unit of at most NEAR_UNIT key tiles are prefetched into
+ * the L2 when it is fetched. */
 enum { SHORT_UNIT = 2, NEAR_UNIT = 4 };
 
 /* A team works on one unit and holds one in reserve. What the one before left is still to be written

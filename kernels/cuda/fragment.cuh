@@ -10,6 +10,16 @@
 
 namespace bsattn {
 
+constexpr float LOG2_E = 1.44269504088896341f;
+constexpr float LN_2 = 0.69314718055994531f;
+
+/** Least factor of scores: hidden ones are -inf and must stay so, where 0 would make them NaN. */
+constexpr float LEAST_FACTOR = 1e-37f;
+
+/** Probabilities relative to a reference that was not looked for: a thread's sum of a row in a tile beyond
+ *  this has the tile scored again. f16 must hold it. */
+constexpr float SUM_MAX = 32768.0f;
+
 __device__ __forceinline__ uint32_t shared_address(const void *pointer)
 {
     return (uint32_t)__cvta_generic_to_shared(pointer);

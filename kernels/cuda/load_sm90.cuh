@@ -153,16 +153,9 @@ template <class C> struct Fetcher {
         return more;
     }
 
-    /* The last team to come here leaves the counters as the next launch wants them. */
     __device__ __forceinline__ void end()
     {
-        uint32_t *counters = arguments.params.counters;
-
-        __threadfence();
-        if (atomicAdd(counters + 1, 1u) == gridDim.x * C::TEAMS - 1) {
-            counters[0] = 0;
-            counters[1] = 0;
-        }
+        bsattn_units_end(arguments.params.counters, gridDim.x * C::TEAMS);
     }
 };
 
@@ -324,8 +317,8 @@ template <class C> struct Loader {
         prefetch_state<C>(arguments.params, slot);
     }
 
-    /* Behind a short unit the place of queries becomes free later than that of the first keys and of the
-     * values that are behind: results of the unit before are still to go out of it. */
+    /* After a short unit the place of queries becomes free later than the stages of the first keys and of the
+     * late values, since results are still stored out of it: those are loaded first. */
     __device__ __forceinline__ void unit(const Slot &slot)
     {
         TileSource tile = {slot.key_head, slot.batch, nullptr, 0};

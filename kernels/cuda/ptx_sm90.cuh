@@ -51,7 +51,7 @@ __device__ __forceinline__ void barrier_wait(uint32_t barrier, uint32_t parity)
                  : "memory");
 }
 
-/** True in one thread of a warp that is together, always the same. Inside `if (elect_one())` the
+/** True in one thread of a converged warp, always the same. Inside `if (elect_one())` the
  *  compiler knows that there is one thread only: what copies need in uniform registers is put there at
  *  once, where a branch on a lane's number would make it loop over the lanes that might be different. */
 __device__ __forceinline__ bool elect_one()
@@ -234,14 +234,6 @@ template <int COUNT> __device__ __forceinline__ void pin(float (&x)[COUNT])
 #pragma unroll
     for (int i = 0; i < COUNT; ++i) {
         asm volatile("" : "+f"(x[i])::"memory");
-    }
-}
-
-template <int COUNT> __device__ __forceinline__ void pin(uint32_t (&x)[COUNT])
-{
-#pragma unroll
-    for (int i = 0; i < COUNT; ++i) {
-        asm volatile("" : "+r"(x[i])::"memory");
     }
 }
 

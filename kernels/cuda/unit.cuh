@@ -54,4 +54,16 @@ bsattn_unit_at(const bsattn_attend_cuda_params_t &params, uint32_t unit)
     return result;
 }
 
+/** For one thread of each that takes units, when there are none left: the last leaves the counters as the
+ *  next launch wants them.
+ *  @param takers  how many take units in this launch */
+static __device__ __forceinline__ void bsattn_units_end(uint32_t *counters, uint32_t takers)
+{
+    __threadfence();
+    if (atomicAdd(counters + 1, 1u) == takers - 1) {
+        counters[0] = 0;
+        counters[1] = 0;
+    }
+}
+
 #endif

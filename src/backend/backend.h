@@ -75,9 +75,9 @@ typedef struct bsattn_rows {
 /** Bytes in the memory that a backend computes in. */
 typedef struct bsattn_backend_memory {
     int64_t available; /**< that can still be allocated; INT64_MAX: not known */
-    int64_t held;      /**< by this process, libraries included; 0 on the CPU */
-    int64_t libraries; /**< of these by the libraries */
-    int64_t peak;      /**< the most held that was seen */
+    int64_t libraries; /**< held by libraries */
+    int64_t
+        peak; /**< the most held by this process that was seen, libraries included; 0 on the CPU */
 } bsattn_backend_memory_t;
 
 typedef struct bsattn_backend_ops {
@@ -177,8 +177,8 @@ bsattn_status_t bsattn_backend_gpu(int index, bsattn_gpu_t *gpu_p);
  *  the CPU */
 bool bsattn_backend_reaches_all(const bsattn_backend_t *backend);
 
-/** @return the CUDA of this build and of the driver, e.g. "13.0, driver 13.0", or "not in this
- *  build" */
+/** @return the CUDA of this build and of the driver, e.g. "13.0, driver for 13.0" or "13.0, no
+ *  driver"; "not in this build" without CUDA */
 const char *bsattn_backend_cuda_library(void);
 
 /** Decide what computes, without starting it.

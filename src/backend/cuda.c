@@ -14,9 +14,6 @@
 
 enum { CAPABILITY_LEAST = 80 };
 
-/* What a context holds, where it cannot be measured. */
-static const int64_t context_bytes = INT64_C(560) << 20;
-
 /* -------------------------------------------------------------------------------------- devices */
 
 static int capability_of(int device)
@@ -258,6 +255,7 @@ static bsattn_status_t cuda_read(bsattn_backend_t *backend, const bsattn_rows_t 
 static bsattn_status_t cuda_write(bsattn_backend_t *backend, const bsattn_rows_t *rows)
 {
     /* From pageable memory a copy may return before the GPU has it; our streams must find it. */
+    BSATTN_TRY(bsattn_cuda_enter(backend));
     BSATTN_TRY(move_rows(backend, rows, cudaMemcpyHostToDevice));
     return bsattn_cuda_check(cudaStreamSynchronize(cudaStreamLegacy), "cudaStreamSynchronize");
 }
@@ -276,7 +274,7 @@ static int64_t held_bytes(const bsattn_backend_cuda_t *cuda)
     if (!cuda->super.shared && (used >= 0) && (cuda->used_before >= 0)) {
         return used - cuda->used_before;
     }
-    return cuda->allocated + context_bytes;
+    return cuda->allocated + bsattn_cuda_context_bytes;
 }
 
 static bsattn_backend_memory_t cuda_memory(bsattn_backend_t *backend)
@@ -288,10 +286,10 @@ static bsattn_backend_memory_t cuda_memory(bsattn_backend_t *backend)
     size_t total = 0;
 
     known = known && (cudaMemGetInfo(&available, &total) == cudaSuccess);
+    (void)cudaGetLastError(); /* else the next launch would report it */
     cuda->peak = (held > cuda->peak) ? held : cuda->peak;
     return (bsattn_backend_memory_t){
         .available = known ? (int64_t)available : INT64_MAX,
-        .held = held,
         .libraries = (held > cuda->allocated) ? held - cuda->allocated : 0,
         .peak = cuda->peak,
     };
@@ -384,7 +382,7 @@ static bsattn_status_t fail_context(const bsattn_backend_cuda_t *cuda, int64_t m
 
     return bsattn_fail(
         BSATTN_ERR_MEMORY, "out of memory: a CUDA context, about %s, was refused %s",
-        bsattn_text_bytes(need_text, sizeof(need_text), (double)context_bytes),
+        bsattn_text_bytes(need_text, sizeof(need_text), (double)bsattn_cuda_context_bytes),
         bsattn_cuda_free_text_of(free_text, sizeof(free_text), cuda->super.device, cuda->super.name,
                                  (cuda->used_before >= 0) ? left : -1, memory_bytes));
 }

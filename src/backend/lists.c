@@ -172,7 +172,8 @@ static bsattn_status_t add_list(const bsattn_tiles_t *tiles, bsattn_image_t *ima
     return BSATTN_OK;
 }
 
-/* streams: offset of each list's heads; counts: streams of each. */
+/* Append the lists of a step. tiles: [list_count], of this step; streams: [step_count, list_count], of which
+ * heads (an offset), stream_heads and stream_group are taken. */
 static bsattn_status_t add_step(const bsattn_work_params_t *params, const bsattn_tiles_t *tiles,
                                 const bsattn_tile_list_t *streams, int step_index,
                                 bsattn_image_t *image, bsattn_lists_step_t *step)

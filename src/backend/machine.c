@@ -4,14 +4,15 @@
 #include "kernels/attend_cuda.h"
 
 /* Nominal: 16-bit products of the fast kernels, fp32 ones of the plain kernel, one direction of
- * NVLink, and what a CUDA context and NCCL hold (BENCHMARKS.md, memory). */
+ * NVLink, and what NCCL holds (BENCHMARKS.md, memory). */
 static const double flops_per_s = 600e12;
 static const double flops_f32_per_s = 4e12;
 static const double link_bytes_per_s = 400e9;
 static const double link_latency_s = 10e-6;
-static const int64_t libraries_bytes = INT64_C(520) << 20;
 static const int64_t exchange_bytes = INT64_C(1040) << 20;
 static const int64_t hop_bytes = INT64_C(24) << 20;
+
+const int64_t bsattn_cuda_context_bytes = INT64_C(520) << 20;
 
 static size_t scratch_bytes(int head_dim, int block)
 {
@@ -49,7 +50,7 @@ bsattn_machine_t bsattn_backend_cuda_machine(int threads)
         .threads = threads,
         .keys_in_place = true,
         .stages_sends = true,
-        .libraries_bytes = libraries_bytes,
+        .libraries_bytes = bsattn_cuda_context_bytes,
         .exchange_bytes = exchange_bytes,
         .hop_bytes = hop_bytes,
         .flops_per_s = flops_per_s,

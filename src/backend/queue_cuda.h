@@ -9,12 +9,12 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/** Order is kept by events alone; the host waits inside a step loop only where a ring has so many
- *  steps that they might fill the queue of a stream. At step s the loop calls
- *  the transport's start(s), enqueues attend(s) on compute, then calls wait(s).
- *  start(s): the transport makes `exchange` wait for what is on `compute` so far (attend(s-1): its
- *  chunk's buffer is now free), and moves chunk s on `exchange`.
- *  wait(s): the transport makes `compute` wait for that. */
+/** Order is kept by events alone; the host waits inside the step loop only in rings of more steps than are
+ *  enqueued ahead of the GPU. At step s:
+ *  1. the beginning of the exchange makes `exchange` wait for what `compute` holds so far (attend(s-1), after
+ *     which its chunk's buffer is free); chunk s is sent and chunk s+1 received on `exchange`;
+ *  2. attend(s) is enqueued on `compute`;
+ *  3. the transport's wait(s) makes `compute` wait for the exchange. */
 typedef struct bsattn_cuda_queue {
     cudaStream_t compute;
     cudaStream_t exchange; /**< high priority */

@@ -17,6 +17,9 @@ const char *bsattn_backend_cuda_versions(void);
 bool bsattn_backend_cuda_reaches_all(const bsattn_backend_t *backend);
 bsattn_status_t bsattn_backend_cuda_create(int device, int threads, bsattn_backend_t **backend_p);
 
+/** What a CUDA context holds of a GPU's memory, where that cannot be measured (BENCHMARKS.md, memory). */
+extern const int64_t bsattn_cuda_context_bytes;
+
 /** The same in every build: an H200. */
 bsattn_machine_t bsattn_backend_cuda_machine(int threads);
 

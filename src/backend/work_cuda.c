@@ -9,8 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAPS_ALIGNMENT = 128 };
-
 typedef struct cuda_step {
     bsattn_attend_cuda_params_t attend; /* but for the tensors of an execution */
     cudaEvent_t begin;                  /* around attend, on compute; see begin_of() */
@@ -194,7 +192,6 @@ static bsattn_status_t add_maps(const cuda_work_t *cuda, const bsattn_attend_cud
                                 bsattn_lists_step_t *place)
 {
     size_t bytes = bsattn_attend_cuda_maps_bytes(cuda->kernel, attend->heads_kv);
-    size_t rounded = (bytes + MAPS_ALIGNMENT - 1) / MAPS_ALIGNMENT * MAPS_ALIGNMENT;
     bsattn_status_t status;
     void *maps;
 
@@ -202,8 +199,7 @@ static bsattn_status_t add_maps(const cuda_work_t *cuda, const bsattn_attend_cud
     if (attend->key_heads_alike || (bytes == 0) || (place->unit_count == 0)) {
         return BSATTN_OK;
     }
-    /* Made in memory as aligned as they want to be; the image is only as aligned on the device. */
-    maps = aligned_alloc(MAPS_ALIGNMENT, rounded);
+    maps = malloc(bytes);
     if (maps == NULL) {
         return bsattn_fail(BSATTN_ERR_MEMORY, "no memory for the description of keys");
     }
@@ -259,7 +255,7 @@ static bsattn_status_t describe_step(cuda_work_t *cuda, const bsattn_tile_shape_
 
 /* ---------------------------------------------------------------------------------------- image */
 
-/* Offsets of what is not of one step. */
+/* Where everything lies in the image: offsets. */
 typedef struct places {
     bsattn_lists_step_t *steps;
     size_t counters;
@@ -303,13 +299,13 @@ static bsattn_status_t add_clear(cuda_work_t *cuda, int list, bsattn_image_t *im
     return status;
 }
 
-static bsattn_status_t add_copies(const cuda_work_t *cuda, cuda_packing_t *own,
+static bsattn_status_t add_copies(const cuda_work_t *cuda, cuda_packing_t *rows,
                                   bsattn_image_t *image, size_t *place_p)
 {
-    return (own->packing == NULL)
+    return (rows->packing == NULL)
                ? BSATTN_OK
-               : bsattn_lists_add_copies(&cuda->super.params, own->packing, image, place_p,
-                                         &own->params.copy_count);
+               : bsattn_lists_add_copies(&cuda->super.params, rows->packing, image, place_p,
+                                         &rows->params.copy_count);
 }
 
 static bsattn_status_t fill_image(cuda_work_t *cuda, bsattn_image_t *image, places_t *places)
@@ -594,18 +590,18 @@ static cudaEvent_t begin_of(const cuda_work_t *cuda, int step)
 }
 
 /* Gather keys and values out of the tensors. */
-static bsattn_status_t pack(const cuda_work_t *cuda, cuda_packing_t *own, cudaStream_t stream)
+static bsattn_status_t pack(const cuda_work_t *cuda, cuda_packing_t *rows, cudaStream_t stream)
 {
-    bsattn_rows_cuda_params_t *params = &own->params;
+    bsattn_rows_cuda_params_t *params = &rows->params;
 
     if (params->copy_count == 0) {
         return BSATTN_OK;
     }
     params->from = cuda->tensors.k;
-    params->to = own->to;
+    params->to = rows->to;
     BSATTN_TRY(bsattn_cuda_check((cudaError_t)bsattn_rows_cuda(params, stream), "packing keys"));
     params->from = cuda->tensors.v;
-    params->to = values_of(cuda, own->to, own->packing->tokens);
+    params->to = values_of(cuda, rows->to, rows->packing->tokens);
     return bsattn_cuda_check((cudaError_t)bsattn_rows_cuda(params, stream), "packing values");
 }
 
@@ -737,7 +733,11 @@ static double elapsed_ms(cudaEvent_t from, cudaEvent_t to)
 {
     float ms = 0.0f;
 
-    return (cudaEventElapsedTime(&ms, from, to) == cudaSuccess) ? (double)ms : 0.0;
+    if (cudaEventElapsedTime(&ms, from, to) != cudaSuccess) {
+        (void)cudaGetLastError(); /* else the next launch would report it */
+        return 0.0;
+    }
+    return (double)ms;
 }
 
 bool bsattn_work_cuda_timings(const bsattn_work_t *work, bsattn_timings_t *timings_p)

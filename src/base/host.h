@@ -29,10 +29,10 @@ enum { BSATTN_THREADS_MAX = 4096 };
 /** @return the number that OMP_NUM_THREADS asks for, at most BSATTN_THREADS_MAX; 0 if it is not set */
 int bsattn_host_threads_asked(void);
 
-/** @return cores this process may run on, >= 1 */
+/** @return logical CPUs this process may run on, >= 1 */
 int bsattn_host_cores(void);
 
-/** Write the cores this process may run on as ranges, e.g. "0-3,8"; cut to what fits. */
+/** Write the logical CPUs this process may run on as ranges, e.g. "0-3,8"; cut to what fits. */
 void bsattn_host_cores_text(char *out, size_t size);
 
 /** Write the processor's model name, e.g. "Intel(R) Xeon(R) Platinum 8488C"; else "unknown". */

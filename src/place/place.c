@@ -27,8 +27,8 @@ static void read_line(const char *path, char *out, size_t size)
     (void)fclose(file);
 }
 
-/* What launchers call a process's number on its host: Slurm, Open MPI, Intel MPI and MPICH (Hydra),
- * MVAPICH. */
+/* What launchers call a process's number on its host: Open MPI, Intel MPI and MPICH (Hydra), MVAPICH,
+ * PALS of HPE, Slurm. */
 static int launcher_rank(char *(*lookup)(const char *name))
 {
     static const char *const names[] = {"OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID",

@@ -43,9 +43,9 @@ typedef struct bsattn_place_seat {
     char boot[BSATTN_PLACE_NAME_SIZE];    /**< identity of the running system, "" if not known: the
                                                names of hosts need not be unique */
     char visible[BSATTN_PLACE_NAME_SIZE]; /**< CUDA_VISIBLE_DEVICES, "" if not set */
-    char cpus[BSATTN_PLACE_CPUS_SIZE];    /**< cores the process may use, "0-7,16-23" */
+    char cpus[BSATTN_PLACE_CPUS_SIZE];    /**< logical CPUs the process may use, "0-7,16-23" */
     int launcher_rank;                    /**< its local rank by the launcher, -1: not told */
-    int threads;                          /**< that it was asked to have; 0: one for each core */
+    int threads; /**< that it was asked to have; 0: one for each logical CPU */
     bool bound;                           /**< to fewer cores than its host would let it use */
     bool openmp_binds;                    /**< OMP_PROC_BIND or the like is set */
     int device_count;                     /**< visible GPUs; 0 where the backend wants none */
@@ -129,7 +129,7 @@ const char *bsattn_place_library(void);
  *  @param source     NULL: this one; "NAME.xml": a file of hwloc's; else hwloc's words for a
  *                    synthetic one, such as "numa:2 core:8 pu:2"
  *  @param machine_p  closed by the caller
- *  @return BSATTN_OK, BSATTN_ERR_INPUT (source) or BSATTN_ERR_ENVIRONMENT */
+ *  @return BSATTN_OK, BSATTN_ERR_INPUT (source), BSATTN_ERR_MEMORY or BSATTN_ERR_ENVIRONMENT */
 bsattn_status_t bsattn_place_machine_open(const char *source, bsattn_place_machine_t **machine_p);
 
 /** @param machine  may be NULL */

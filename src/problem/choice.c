@@ -9,7 +9,7 @@
 #include <math.h>
 #include <string.h>
 
-/* Sets of used blocks are kept for as many spans where the ring would do as well. */
+/* Where the exchange is open, at most so many spans of used blocks are kept; with more the ring is taken. */
 static const int64_t spans_for_choice = INT64_C(16) << 20;
 
 /* Faster by more than the model may be wrong about, or else sending less. */
@@ -138,7 +138,7 @@ static bsattn_status_t parse_exchange(const char *text, int *exchange_p)
     return bsattn_fail(BSATTN_ERR_INPUT, "exchange '%s': must be auto, ring or direct", text);
 }
 
-/* What all ranks may use of one another's keys must be a number of bytes. */
+/* The K/V bytes that all ranks together may need of one another must fit in an int64_t. */
 static bsattn_status_t check_bytes(const bsattn_problem_t *problem, int ranks)
 {
     int64_t row_bytes = 2 * (int64_t)bsattn_problem_row_bytes(problem) * problem->heads_kv;

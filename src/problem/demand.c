@@ -270,9 +270,9 @@ static int32_t larger(int32_t a, int32_t b)
 
 void bsattn_demand_forget_used(bsattn_demand_t *demand)
 {
-    int count = demand->kv_class_count * demand->layout.ranks;
+    size_t count = (size_t)demand->kv_class_count * (size_t)demand->layout.ranks;
 
-    for (int i = 0; (demand->used != NULL) && (i < count); ++i) {
+    for (size_t i = 0; (demand->used != NULL) && (i < count); ++i) {
         bsattn_spans_free(&demand->used[i]);
     }
     free(demand->used);

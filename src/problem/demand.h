@@ -68,8 +68,8 @@ typedef struct bsattn_demand {
 /** Compute the demand of a pattern under a layout. Time and memory proportional to the pattern's
  *  lists.
  *  @param threads    to compute with, >= 1
- *  @param spans_max  spans of the sets in `used` to be kept at most, which owners that send to each
- *                    user must know; more: none are. 0: none
+ *  @param spans_max  keep the sets in `used`, which the exchange direct needs, if they have at most so
+ *                    many spans; 0: do not keep them
  *  @param bytes_max  give up as soon as all ranks together need so many bytes of others
  *  @return BSATTN_OK, also where it was given up; or BSATTN_ERR_MEMORY. Release with
  *          bsattn_demand_free() */

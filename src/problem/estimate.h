@@ -42,8 +42,9 @@ enum { BSATTN_EXCHANGE_AUTO = BSATTN_EXCHANGE_COUNT };
 /** Predict under a known demand, for an exchange or for the better one.
  *  @param wanted      bsattn_exchange_kind_t, DIRECT only if the demand has `used`, or
  *                     BSATTN_EXCHANGE_AUTO
- *  @param limit_ms    of interest unless it clearly takes longer
- *  @param estimate_p  receives NULL if it clearly takes longer
+ *  @param limit_ms    an exchange whose messages alone clearly take longer is not predicted;
+ *                     INFINITY: all are
+ *  @param estimate_p  receives NULL if none was predicted
  *  @return BSATTN_OK or BSATTN_ERR_MEMORY; release with bsattn_estimate_destroy() */
 bsattn_status_t bsattn_estimate_best(const bsattn_demand_t *demand, const bsattn_machine_t *machine,
                                      int wanted, double limit_ms, bsattn_estimate_t **estimate_p);

@@ -168,8 +168,8 @@ int64_t bsattn_layout_run_end(const bsattn_layout_t *layout, int64_t block)
     return 0;
 }
 
-/* An upper bound of the owner runs in a span, cheap to compute. */
-static int64_t runs_in_span(const bsattn_layout_t *layout, bsattn_span_t span)
+/* Owner runs in a span where they may be more than ranks; 1 for layouts that are walked run by run. */
+static int64_t cyclic_runs(const bsattn_layout_t *layout, bsattn_span_t span)
 {
     if (layout->kind == BSATTN_LAYOUT_CYCLIC) {
         return (span.last - 1) / layout->run - span.first / layout->run + 1;
@@ -180,7 +180,7 @@ static int64_t runs_in_span(const bsattn_layout_t *layout, bsattn_span_t span)
 void bsattn_piece_begin(bsattn_piece_walk_t *walk, const bsattn_layout_t *layout,
                         bsattn_span_t span)
 {
-    bool by_owner = runs_in_span(layout, span) > layout->ranks;
+    bool by_owner = cyclic_runs(layout, span) > layout->ranks;
 
     *walk = (bsattn_piece_walk_t){
         .layout = layout,

@@ -61,7 +61,7 @@ typedef struct bsattn_piece {
     int32_t count;
 } bsattn_piece_t;
 
-/** Walks the pieces of a span, at most min(runs, P) of them. Start with bsattn_piece_begin(), go on
+/** Walks the pieces of a span: at most P, with zigzag 2P. Start with bsattn_piece_begin(), go on
  *  while it returns true. */
 typedef struct bsattn_piece_walk {
     const bsattn_layout_t *layout;

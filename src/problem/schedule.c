@@ -329,8 +329,8 @@ static void fill_chunk_heads(build_t *build, bsattn_step_t *step)
 }
 
 /* The next rank gets what is needed there or further on. */
-static bsattn_status_t forward_ring(build_t *build, int step_index, bsattn_step_t *step, int head,
-                                    size_t joinable)
+static bsattn_status_t forward_ring(build_t *build, int step_index, const bsattn_step_t *step,
+                                    int head, size_t joinable)
 {
     const bsattn_demand_t *demand = build->demand;
     const int32_t *far = bsattn_demand_far(demand, demand->kv_class_of_head[head], step->origin);
@@ -340,10 +340,9 @@ static bsattn_status_t forward_ring(build_t *build, int step_index, bsattn_step_
 
     for (int64_t s = 0; s < slots; ++s) {
         if (far[s] > step_index) {
-            int64_t tokens = bsattn_demand_slot_tokens(demand, step->origin, s, 1);
             BSATTN_TRY(run_add(&build->forward, joinable,
-                               step->heads[head].token_first + (int64_t)place[s] * block, tokens));
-            step->forward_tokens += tokens;
+                               step->heads[head].token_first + (int64_t)place[s] * block,
+                               bsattn_demand_slot_tokens(demand, step->origin, s, 1)));
         }
     }
     return BSATTN_OK;
@@ -377,8 +376,8 @@ static bsattn_status_t find_used_here(build_t *build, int kv_class, int user)
 }
 
 /* A user gets what it uses of this rank's blocks. */
-static bsattn_status_t forward_direct(build_t *build, const bsattn_packing_t *outgoing,
-                                      bsattn_step_t *step, int head, size_t joinable)
+static bsattn_status_t forward_direct(build_t *build, const bsattn_packing_t *outgoing, int head,
+                                      size_t joinable)
 {
     const run_list_t *runs = &build->used_here[build->demand->kv_class_of_head[head]];
 
@@ -386,7 +385,6 @@ static bsattn_status_t forward_direct(build_t *build, const bsattn_packing_t *ou
         BSATTN_TRY(run_add(&build->forward, joinable,
                            outgoing->token_first[head] + runs->items[r].first,
                            runs->items[r].count));
-        step->forward_tokens += runs->items[r].count;
     }
     return BSATTN_OK;
 }
@@ -409,7 +407,7 @@ static bsattn_status_t collect_forward(build_t *build, const bsattn_schedule_t *
     }
     for (int head = 0; head < demand->pattern->problem.heads_kv; ++head) {
         BSATTN_TRY(ring ? forward_ring(build, step_index, step, head, joinable)
-                        : forward_direct(build, &schedule->outgoing, step, head, joinable));
+                        : forward_direct(build, &schedule->outgoing, head, joinable));
     }
     step->forward_count = build->forward.count - joinable;
     return BSATTN_OK;

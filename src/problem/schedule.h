@@ -28,7 +28,6 @@ typedef struct bsattn_step {
                                        next step, in its order: of this step's chunk on the ring, of
                                        `outgoing` where owners send to each user */
     size_t forward_count;
-    int64_t forward_tokens; /**< their sum: tokens_kv of that step */
 } bsattn_step_t;
 
 /** Rows of a rank's shard brought together, head after head. */
@@ -81,7 +80,8 @@ typedef struct bsattn_schedule_counts {
 } bsattn_schedule_counts_t;
 
 /** Count one rank's work. @param pairs_of_hop [P], added to: token pairs by hop summed over query
- *  heads; may be NULL */
+ *  heads; may be NULL
+ *  @return BSATTN_OK or BSATTN_ERR_MEMORY */
 bsattn_status_t bsattn_schedule_count(const bsattn_demand_t *demand, int rank, double *pairs_of_hop,
                                       bsattn_schedule_counts_t *counts_p);
 

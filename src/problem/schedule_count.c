@@ -15,12 +15,12 @@ static int heads_in_list(const bsattn_demand_t *demand, int list_class)
     return heads;
 }
 
-/* The row at hand, by step. Where it has most in common with the row before it, it is counted by what
+/* The row at hand, by hop. Where it has most in common with the row before it, it is counted by what
  * comes and what goes. */
 typedef struct tally {
     int64_t *runs;   /* [P] */
     int64_t *tokens; /* [P], of keys */
-    int32_t *active; /* [P]: steps with runs, in any order */
+    int32_t *active; /* [P]: hops with runs, in any order */
     int32_t *place;  /* [P], in active, of those */
     int active_count;
     int64_t run_count;
@@ -52,19 +52,19 @@ static bsattn_status_t tally_alloc(tally_t *tally, int ranks)
                : BSATTN_OK;
 }
 
-static void tally_piece(tally_t *tally, int step, int64_t runs, int64_t tokens)
+static void tally_piece(tally_t *tally, int hop, int64_t runs, int64_t tokens)
 {
-    if (tally->runs[step] == 0) {
-        tally->place[step] = tally->active_count;
-        tally->active[tally->active_count++] = step;
+    if (tally->runs[hop] == 0) {
+        tally->place[hop] = tally->active_count;
+        tally->active[tally->active_count++] = hop;
     }
-    tally->runs[step] += runs;
-    tally->tokens[step] += tokens;
+    tally->runs[hop] += runs;
+    tally->tokens[hop] += tokens;
     tally->run_count += runs;
-    if (tally->runs[step] == 0) {
+    if (tally->runs[hop] == 0) {
         int32_t moved = tally->active[--tally->active_count];
-        tally->active[tally->place[step]] = moved;
-        tally->place[moved] = tally->place[step];
+        tally->active[tally->place[hop]] = moved;
+        tally->place[moved] = tally->place[hop];
     }
 }
 
@@ -142,12 +142,11 @@ static bsattn_status_t tally_row(tally_t *tally, const bsattn_demand_t *demand, 
     return BSATTN_OK;
 }
 
-static void add_pairs(double pairs, int step, double *pairs_of_hop,
-                      bsattn_schedule_counts_t *counts)
+static void add_pairs(double pairs, int hop, double *pairs_of_hop, bsattn_schedule_counts_t *counts)
 {
     counts->pairs_token += pairs;
     if (pairs_of_hop != NULL) {
-        pairs_of_hop[step] += pairs;
+        pairs_of_hop[hop] += pairs;
     }
 }
 
@@ -161,8 +160,8 @@ static int64_t add_row(const tally_t *tally, double queries, int heads, int64_t 
     int64_t items = tally->active_count + (diagonal_alone ? 1 : 0);
 
     for (int k = 0; k < tally->active_count; ++k) {
-        int step = tally->active[k];
-        add_pairs(heads * queries * (double)tally->tokens[step], step, pairs_of_hop, counts);
+        int hop = tally->active[k];
+        add_pairs(heads * queries * (double)tally->tokens[hop], hop, pairs_of_hop, counts);
     }
     add_pairs(heads * (double)diagonals * queries * (queries + 1.0) / 2.0, 0, pairs_of_hop, counts);
     counts->items += items;

@@ -229,7 +229,7 @@ bool bsattn_context_same_memory(const bsattn_context_t *context, int rank, int o
 
 /* ------------------------------------------------------------------------------------ transport */
 
-/* What a transport between GPUs depends on. */
+/* Whether several ranks have the same GPU. */
 static bool gpu_shared(const bsattn_context_t *context)
 {
     for (int rank = 0; rank < context->transport->ranks; ++rank) {
@@ -344,12 +344,12 @@ static const char *choose_transport(bsattn_context_t *context,
         say_why(context, "asked for");
         return params->transport;
     }
-    if (context->transport->ranks == 1) {
-        say_why(context, (params->mpi_comm == NULL) ? "one process without MPI" : "one process");
-        return "loop";
-    }
     if (params->mpi_comm == NULL) {
         say_why(context, "one process without MPI");
+        return "loop";
+    }
+    if (context->transport->ranks == 1) {
+        say_why(context, "one process");
         return "loop";
     }
     if (context->choice.cuda) {
@@ -365,7 +365,10 @@ static bsattn_status_t check_nccl(const bsattn_context_t *context)
     int version = bsattn_nccl_version();
 
     if (version == 0) {
-        return bsattn_fail(BSATTN_ERR_ENVIRONMENT, "transport nccl: this build has no NCCL");
+        return bsattn_fail(
+            BSATTN_ERR_ENVIRONMENT,
+            "transport nccl: this build has no NCCL; take another transport, or build "
+            "where CMake finds CUDA and NCCL");
     }
     if (!gpu_shared(context)) {
         return BSATTN_OK;
@@ -519,7 +522,9 @@ bsattn_status_t bsattn_context_create(const bsattn_context_params_t *params,
     bsattn_status_t status;
 
     if (context == NULL) {
-        return bsattn_fail(BSATTN_ERR_MEMORY, "no memory for a context");
+        bsattn_context_t none = {0}; /* enough to tell the other ranks */
+        return open_first_transport(&none, params,
+                                    bsattn_fail(BSATTN_ERR_MEMORY, "no memory for a context"));
     }
     status = open_context(context, params);
     if (status != BSATTN_OK) {

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-/* A device's queue has an end, and who meets it is kept waiting in a call that looks after nothing: a
+/* A stream holds only so many operations: enqueuing more blocks in a CUDA call, which watches no deadline. A
  * long ring is enqueued no further ahead than this. */
 enum { STEPS_AHEAD = 64 };
 

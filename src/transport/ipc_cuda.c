@@ -318,8 +318,7 @@ static bsattn_status_t ipc_prepare(bsattn_transport_t *transport,
     return BSATTN_OK;
 }
 
-/* Who sends has to know where to write. It gets a letter in any case: an empty one if there is no
- * telling. */
+/* Who sends has to know where to write. It gets a letter even if there is no telling: an empty one. */
 static bsattn_status_t ipc_offer(bsattn_exchange_t *exchange)
 {
     ipc_transport_t *ipc = (ipc_transport_t *)exchange->transport;

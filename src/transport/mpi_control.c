@@ -239,16 +239,17 @@ bsattn_status_t bsattn_control_tell_failure(bsattn_control_t *control, bsattn_st
     bsattn_mpi_control_t *mpi = control->mpi;
     bsattn_verdict_t verdict;
 
-    if (mpi->told || (mpi->heard > 0)) {
+    if ((mpi->told > 0) || (mpi->heard > 0)) {
         return status;
     }
     bsattn_verdict_init(&verdict, status);
     BSATTN_TRY(hear_failure(mpi));
-    mpi->told = true;
     for (int rank = 0; rank < control->super.ranks; ++rank) {
-        if (rank != control->super.first_rank) {
-            (void)send_letter(mpi, rank, FAILURE_TAG, &verdict, sizeof(verdict));
+        if ((rank != control->super.first_rank) &&
+            (send_letter(mpi, rank, FAILURE_TAG, &verdict, sizeof(verdict)) != BSATTN_OK)) {
+            break;
         }
+        mpi->told = rank + 1;
     }
     return bsattn_fail(status, "%s", verdict.text); /* a letter that could not leave is no news */
 }
@@ -273,19 +274,20 @@ void bsattn_control_forget_failures(bsattn_control_t *control)
 {
     bsattn_transport_t *super = &control->super;
     bsattn_mpi_control_t *mpi = control->mpi;
-    bsattn_outcome_t mine = {.status = mpi->told ? 1 : 0};
+    bsattn_outcome_t mine = {.status = mpi->told};
     tellers_t tellers = {.mpi = mpi};
     bsattn_verdict_t kept;
 
     bsattn_verdict_init(&kept, BSATTN_OK);
     if (bsattn_control_gather(super, &mine, sizeof(mine), super->outcomes) == BSATTN_OK) {
         for (int rank = 0; rank < super->ranks; ++rank) {
-            tellers.count += ((rank != super->first_rank) ? super->outcomes[rank].status : 0);
+            bool told = super->first_rank < super->outcomes[rank].status;
+            tellers.count += ((rank != super->first_rank) && told) ? 1 : 0;
         }
         (void)bsattn_mpi_watch_until(&mpi->watch, look_for_tellers, &tellers,
                                      "for what ranks that failed told");
     }
-    mpi->told = false;
+    mpi->told = 0;
     mpi->heard = 0;
     (void)bsattn_fail(BSATTN_OK, "%s", kept.text);
 }

@@ -12,7 +12,7 @@ typedef struct bsattn_mpi_control {
     MPI_Comm comm; /**< for the transport's own messages and for meeting; errors are returned */
     bsattn_mpi_watch_t watch;
     bsattn_mpi_letter_t *posted; /**< still under way */
-    bool told;                   /**< all other ranks of a failure of this one */
+    int told;                    /**< ranks below this were told of a failure of this one */
     int heard;                   /**< ranks that told of theirs */
 } bsattn_mpi_control_t;
 

@@ -102,10 +102,10 @@ void bsattn_mpi_device_destroy(bsattn_mpi_device_t *device)
 
 const char *bsattn_mpi_device_way(const bsattn_mpi_device_t *device)
 {
-    return device->direct ? "device pointers, which this MPI takes"
-           : staging_asked_for()
-               ? "staged through pinned memory, as BSATTN_MPI_STAGED says"
-               : "staged through pinned memory: not every rank's MPI takes device pointers";
+    return device->direct        ? "device pointers, which this MPI takes"
+           : staging_asked_for() ? "staged through pinned memory, as BSATTN_MPI_STAGED says"
+                                 : "staged through pinned memory: some rank's MPI takes no device "
+                                   "pointers, or it has BSATTN_MPI_STAGED set";
 }
 
 /* ------------------------------------------------------------------------------------- messages */

@@ -12,7 +12,7 @@ typedef struct bsattn_mpi_device bsattn_mpi_device_t;
 typedef struct bsattn_mpi_message bsattn_mpi_message_t;
 
 /** Collective: all ranks take the same way. The environment variable BSATTN_MPI_STAGED=1 on any
- *  rank has an MPI that takes device pointers not be given any. */
+ *  rank makes all of them stage, even where MPI takes device pointers. */
 bsattn_status_t bsattn_mpi_device_create(bsattn_control_t *control, bsattn_mpi_device_t **device_p);
 /** @param device  may be NULL */
 void bsattn_mpi_device_destroy(bsattn_mpi_device_t *device);

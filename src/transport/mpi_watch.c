@@ -102,9 +102,10 @@ static void collect_words(const bsattn_mpi_watch_t *watch, int ranks, char (*wor
             pause_us(1000);
             continue;
         }
+        /* One that has waited before and went on may have sent a word then. */
+        heard += (words[status.MPI_SOURCE][0] == '\0') ? 1 : 0;
         (void)MPI_Recv(words[status.MPI_SOURCE], WORD_SIZE, MPI_CHAR, status.MPI_SOURCE, WORD_TAG,
                        watch->side, MPI_STATUS_IGNORE);
-        ++heard;
     }
 }
 
@@ -138,12 +139,20 @@ static void report_stall(const bsattn_mpi_watch_t *watch, const char *what, doub
 
 static void send_word(const bsattn_mpi_watch_t *watch, const char *what)
 {
-    static char word[WORD_SIZE]; /* outlives the message: the job ends with it */
-    MPI_Request request;
+    static char word
+        [WORD_SIZE]; /* outlives the message, like the request: the job ends with it, or goes on */
+    static MPI_Request request;
+    static bool under_way;
+    int left = 1;
 
-    (void)bsattn_text_copy(word, sizeof(word), what);
-    (void)MPI_Isend(word, WORD_SIZE, MPI_CHAR, 0, WORD_TAG, watch->side, &request);
-    (void)MPI_Request_free(&request);
+    if (under_way) {
+        (void)MPI_Test(&request, &left, MPI_STATUS_IGNORE);
+    }
+    if (left) {
+        (void)bsattn_text_copy(word, sizeof(word), what);
+        under_way =
+            MPI_Isend(word, WORD_SIZE, MPI_CHAR, 0, WORD_TAG, watch->side, &request) == MPI_SUCCESS;
+    }
 }
 
 void bsattn_mpi_end_job(MPI_Comm comm, bsattn_status_t status)

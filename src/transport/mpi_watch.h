@@ -18,14 +18,14 @@
 #include <stdbool.h>
 
 typedef struct bsattn_mpi_watch {
-    MPI_Comm side;    /**< for words about waiting only */
+    MPI_Comm side;    /**< for words about waiting, failures and letters */
     double timeout_s; /**< 0: wait for ever */
     double last_ms;   /**< end of the last wait */
     double busy_ms;   /**< how long this rank itself was away between waits of late: others may need
                            as long */
     const double *unevenness; /**< bsattn_transport_t.unevenness; NULL: 1 */
     bool told;        /**< bsattn_mpi_watch_stalled() has told rank 0 */
-    double told_late_ms;
+    double told_late_ms; /**< late_ms of the last bsattn_mpi_watch_stalled() */
 } bsattn_mpi_watch_t;
 
 /** Collective over comm: duplicate it. Does not return if the deadline passes: the job is ended.
@@ -33,7 +33,8 @@ typedef struct bsattn_mpi_watch {
  *  @return BSATTN_OK or BSATTN_ERR_ENVIRONMENT */
 bsattn_status_t bsattn_mpi_duplicate(MPI_Comm comm, double timeout_s, MPI_Comm *copy_p);
 
-/** Collective over comm, with the same deadline. @return BSATTN_OK or BSATTN_ERR_ENVIRONMENT */
+/** Start a watch: duplicate comm for its words. Collective over comm, with the same deadline.
+ *  @return BSATTN_OK or BSATTN_ERR_ENVIRONMENT */
 bsattn_status_t bsattn_mpi_watch_init(bsattn_mpi_watch_t *watch, MPI_Comm comm, double timeout_s);
 void bsattn_mpi_watch_free(bsattn_mpi_watch_t *watch);
 
@@ -49,8 +50,8 @@ bsattn_status_t bsattn_mpi_watch_wait(bsattn_mpi_watch_t *watch, int count, MPI_
 bsattn_status_t bsattn_mpi_watch_all(bsattn_mpi_watch_t *watch, MPI_Comm comm, bool mine,
                                      bool *all_p);
 
-/** The same for anything that can be looked at, which is done again and again. @return the status
- *  of a look that failed, else BSATTN_OK */
+/** Wait as bsattn_mpi_watch_wait() does, until a look that is repeated says done. @return the status of
+ *  a look that failed, else BSATTN_OK */
 bsattn_status_t bsattn_mpi_watch_until(bsattn_mpi_watch_t *watch, bsattn_look_t *look, void *arg,
                                        const char *what);
 

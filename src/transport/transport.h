@@ -64,17 +64,19 @@ typedef struct bsattn_transport_ops {
      *  @return BSATTN_OK, BSATTN_ERR_MEMORY or BSATTN_ERR_ENVIRONMENT, the same on all ranks */
     bsattn_status_t (*connect)(bsattn_transport_t *transport, const int *hops, int hop_count);
 
-    /** Prepare an exchange. @return BSATTN_OK, BSATTN_ERR_MEMORY or BSATTN_ERR_ENVIRONMENT */
+    /** Prepare an exchange. @return BSATTN_OK, BSATTN_ERR_MEMORY, BSATTN_ERR_ENVIRONMENT or
+     *  BSATTN_ERR_INPUT (more runs than MPI counts) */
     bsattn_status_t (*prepare)(bsattn_transport_t *transport,
                                const bsattn_exchange_params_t *params,
                                bsattn_exchange_t **exchange_p);
     void (*release)(bsattn_exchange_t *exchange);
-    /** Let neighbours know what they must of a prepared exchange, or that this failed. All ranks
-     *  have prepared theirs by then. NULL, together with bind: nothing to be done. @return BSATTN_OK
-     *  or BSATTN_ERR_ENVIRONMENT */
+    /** Tell neighbours what they need to know of a prepared exchange, or that there is nothing to tell
+     *  because it failed. All ranks have prepared theirs by then. NULL, together with bind: nothing to
+     *  be done. @return BSATTN_OK, BSATTN_ERR_MEMORY or BSATTN_ERR_ENVIRONMENT */
     bsattn_status_t (*offer)(bsattn_exchange_t *exchange);
     /** Take what a neighbour has let know, in the order of its offers. All ranks have offered
-     *  theirs by then. Due even where an offer or another's bind failed. */
+     *  theirs by then. Due even where an offer or another's bind failed. @return BSATTN_OK,
+     *  BSATTN_ERR_MEMORY or BSATTN_ERR_ENVIRONMENT */
     bsattn_status_t (*bind)(bsattn_exchange_t *exchange);
     bsattn_status_t (*start)(bsattn_exchange_t *exchange);
     /** Let messages move on. *done_p tells if the exchange is complete; wait is due all the

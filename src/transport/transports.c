@@ -7,9 +7,7 @@ bsattn_status_t bsattn_transport_nccl_create(const void *comm, double timeout_s,
                                              bsattn_transport_t **transport_p)
 {
     (void)comm, (void)timeout_s, (void)device, (void)transport_p;
-    return bsattn_fail(BSATTN_ERR_ENVIRONMENT,
-                       "transport nccl: this build has no NCCL; take another transport, or build "
-                       "where CMake finds CUDA and NCCL");
+    return bsattn_fail(BSATTN_ERR_ENVIRONMENT, "transport nccl: this build has no NCCL");
 }
 
 int bsattn_nccl_version(void)

@@ -26,9 +26,11 @@ export OMPI_MCA_hwloc_base_binding_policy=none PRTE_MCA_hwloc_default_binding_po
 export PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-2}"
 
-gpus=$("$ring" info 2>/dev/null | awk '$1 == "host.gpus" { print $2 }') || gpus=0
-if [ "${gpus:-0}" -lt 1 ]; then
-    echo "skipped: $("$ring" info 2>/dev/null | sed -n 's/^ *auto.backend_reason *//p' | grep . || echo "no GPU")"
+info=$("$ring" info)
+gpus=$(awk '$1 == "host.gpus" { print $2 }' <<<"$info")
+[ -n "$gpus" ] || { echo "FAILED  info says nothing of host.gpus"; exit 1; }
+if [ "$gpus" -lt 1 ]; then
+    echo "skipped: $(sed -n 's/^ *auto.backend_reason *//p' <<<"$info" | grep . || echo "no GPU")"
     exit 77
 fi
 have_mpi=yes

@@ -92,6 +92,7 @@ int main(void)
     require(bsattn_pattern_create("local(window=128)+global(tokens=32)", &problem, &pattern), "pattern");
     bsattn_context_params_init(&context_params);
     context_params.transport = "loop";
+    context_params.backend = "cpu"; /* the tensors are in host memory */
     context_params.virtual_ranks = RANKS;
     context_params.threads = 1;
     context_params.timeout_s = 60;

@@ -227,6 +227,16 @@ static void compute(world_t *world, int rank, int s, int *touched)
     }
 }
 
+static int64_t forward_tokens(const bsattn_step_t *step)
+{
+    int64_t tokens = 0;
+
+    for (size_t r = 0; r < step->forward_count; ++r) {
+        tokens += step->forward[r].count;
+    }
+    return tokens;
+}
+
 /* Hand every rank's forward rows to the rank that they are for. */
 static void forward(world_t *world, int s)
 {
@@ -241,10 +251,10 @@ static void forward(world_t *world, int s)
         int64_t at = 0;
 
         assert_int_equal(world->schedules[step->to].steps[s].from, rank);
-        assert_int_equal(step->forward_tokens, then->tokens_kv);
+        assert_int_equal(forward_tokens(step), then->tokens_kv);
         assert_true(!is_direct(world) || (then->origin == rank));
         assert_null(next[step->to]);
-        next[step->to] = calloc((size_t)step->forward_tokens + 1, sizeof(int64_t));
+        next[step->to] = calloc((size_t)then->tokens_kv + 1, sizeof(int64_t));
         for (size_t r = 0; r < step->forward_count; ++r) {
             assert_true((step->forward[r].first >= 0) && (step->forward[r].count > 0));
             assert_true(step->forward[r].first + step->forward[r].count <= row_count);
@@ -252,7 +262,7 @@ static void forward(world_t *world, int s)
                    (size_t)step->forward[r].count * sizeof(int64_t));
             at += step->forward[r].count;
         }
-        assert_int_equal(at, step->forward_tokens);
+        assert_int_equal(at, then->tokens_kv);
     }
     for (int rank = 0; rank < world->ranks; ++rank) {
         free(world->chunks[rank]);
@@ -381,7 +391,7 @@ static int64_t chunk_tokens(const world_t *world, int rank, bool keys_in_place)
         return largest[0] + largest[1] + schedule->outgoing.tokens;
     }
     if (in_place) {
-        int64_t tokens = schedule->steps[0].forward_tokens;
+        int64_t tokens = forward_tokens(&schedule->steps[0]);
         assert_int_equal(tokens, schedule->outgoing.tokens);
         largest[0] = (tokens > largest[0]) ? tokens : largest[0];
     }
@@ -414,7 +424,7 @@ static void check_estimate(const world_t *world, bool keys_in_place)
         int64_t needed = 0;
 
         for (int s = 0; s < schedule->step_count; ++s) {
-            sent += schedule->steps[s].forward_tokens;
+            sent += forward_tokens(&schedule->steps[s]);
             received += (s > 0) ? schedule->steps[s].tokens_kv : 0;
         }
         for (int head = 0; head < HEADS_KV; ++head) {
@@ -463,7 +473,7 @@ static void check_world(const mask_case_t *mask, int64_t seq_len, int block, int
             forward(&world, s);
         } else {
             for (int rank = 0; rank < ranks; ++rank) {
-                assert_int_equal(world.schedules[rank].steps[s].forward_tokens, 0);
+                assert_int_equal(forward_tokens(&world.schedules[rank].steps[s]), 0);
             }
         }
     }
