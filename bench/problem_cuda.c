@@ -625,7 +625,7 @@ void bsattn_gpu_case_init(bsattn_gpu_case_t *gpu, const bsattn_gpu_params_t *par
     gpu->params.packed = params->packed || params->heads_differ || (params->launches > 1);
     bsattn_gpu_check_status(bsattn_pattern_create(params->pattern, &params->problem, &gpu->pattern),
                             "pattern");
-    bsattn_gpu_check_status(bsattn_pattern_stats(gpu->pattern, &stats), "pattern");
+    bsattn_gpu_check_status(bsattn_pattern_stats(gpu->pattern, 1, &stats), "pattern");
     gpu->flops = stats.flops;
     deal(gpu);
     gpu->list_count = gpu->pattern->class_count * gpu->key_classes;

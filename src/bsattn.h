@@ -145,8 +145,9 @@ BSATTN_API bsattn_status_t bsattn_pattern_create(const char *text, const bsattn_
 BSATTN_API void bsattn_pattern_destroy(bsattn_pattern_t *pattern);
 
 /** Count the pairs of a pattern. Takes time proportional to its lists.
- *  @return BSATTN_OK or BSATTN_ERR_MEMORY. */
-BSATTN_API bsattn_status_t bsattn_pattern_stats(const bsattn_pattern_t *pattern,
+ *  @param threads  to count with, 1 .. 4096
+ *  @return BSATTN_OK, BSATTN_ERR_INPUT (threads) or BSATTN_ERR_MEMORY. */
+BSATTN_API bsattn_status_t bsattn_pattern_stats(const bsattn_pattern_t *pattern, int threads,
                                                 bsattn_pattern_stats_t *stats_p);
 
 /** The active key blocks of one query block.

@@ -18,7 +18,7 @@ static bsattn_status_t draw_text(const drawing_t *drawing, bool commentary, FILE
 {
     bsattn_pattern_stats_t stats;
 
-    BSATTN_TRY(bsattn_pattern_stats(drawing->pattern, &stats));
+    BSATTN_TRY(bsattn_pattern_stats(drawing->pattern, 1, &stats));
     if (commentary) {
         (void)fprintf(file,
                       "# %s\n# density %.4g %% of blocks, %.4g %% of tokens; %d head class%s\n",

@@ -24,7 +24,7 @@ static bsattn_status_t make_plan(const bsattn_cli_t *cli, bsattn_pattern_t *patt
     bsattn_estimate_t *estimate;
     bsattn_status_t status;
 
-    BSATTN_TRY(bsattn_pattern_stats(pattern, &record->stats));
+    BSATTN_TRY(bsattn_pattern_stats(pattern, record->threads, &record->stats));
     BSATTN_TRY(bsattn_estimate_create(&record->problem, pattern, record->ranks, record->threads,
                                       &params, &estimate));
     bsattn_record_set_estimate(record, estimate);

@@ -104,7 +104,7 @@ static bsattn_status_t make_trial(run_t *run)
 
     bsattn_progress(run->cli, "planning, allocating and loading");
     BSATTN_TRY(bsattn_trial_create(&params, &run->trial));
-    BSATTN_TRY(bsattn_pattern_stats(run->pattern, &run->record.stats));
+    BSATTN_TRY(bsattn_pattern_stats(run->pattern, run->trial.info.threads, &run->record.stats));
     bsattn_trial_describe(&run->trial, &run->record);
     return BSATTN_OK;
 }

@@ -53,7 +53,7 @@ static bsattn_status_t prepare(verify_t *verify, attempt_t *attempt)
     BSATTN_TRY(bsattn_job_agree(job, open_context(verify, attempt)));
     status = bsattn_pattern_create(attempt->drawn.pattern, problem, &attempt->pattern);
     if (status == BSATTN_OK) {
-        status = bsattn_pattern_stats(attempt->pattern, &attempt->record.stats);
+        status = bsattn_pattern_stats(attempt->pattern, 1, &attempt->record.stats);
     }
     if (status == BSATTN_OK) {
         status = bsattn_source_open_synthetic(problem, attempt->drawn.seed, &attempt->source);

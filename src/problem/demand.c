@@ -26,8 +26,9 @@ typedef struct need_list {
 typedef struct work {
     bsattn_row_work_t row_work;
     bsattn_spans_t row;
-    bsattn_spans_t before; /* the row before it, all of which is in used */
-    bsattn_spans_t used;   /* blocks used by the rank at hand */
+    bsattn_spans_t before; /* the row before it, all of which is in run or used */
+    bsattn_spans_t run;    /* blocks used by the run of rows at hand */
+    bsattn_spans_t used;   /* the same of the rank at hand */
     int32_t *edge;         /* [nb + 1] difference array, zero between uses */
 } work_t;
 
@@ -62,6 +63,7 @@ static void build_free(build_t *build)
         bsattn_row_work_free(&build->works[t].row_work);
         bsattn_spans_free(&build->works[t].row);
         bsattn_spans_free(&build->works[t].before);
+        bsattn_spans_free(&build->works[t].run);
         bsattn_spans_free(&build->works[t].used);
         free(build->works[t].edge);
     }
@@ -222,7 +224,7 @@ static bsattn_status_t make_set(work_t *work, bsattn_spans_t *spans)
     return union_by_edges(work, range, spans);
 }
 
-/* Add to work->used what the row has and the one before it has not: neighbours have most in common. */
+/* Add to work->run what the row has and the one before it has not: neighbours have most in common. */
 static bsattn_status_t use_row(work_t *work)
 {
     bsattn_spans_t fresh;
@@ -231,9 +233,28 @@ static bsattn_status_t use_row(work_t *work)
 
     bsattn_spans_common(&work->before, &work->row, &first, &last);
     fresh = bsattn_spans_inner(&work->row, first, last);
-    BSATTN_TRY(bsattn_spans_append(&work->used, &fresh));
+    BSATTN_TRY(bsattn_spans_append(&work->run, &fresh));
     bsattn_spans_swap(&work->before, &work->row);
     return BSATTN_OK;
+}
+
+/* Add to work->used what neighbouring rows of a list class touch: as a set, since runs that lie apart mostly
+ * touch blocks that follow one another, and there is little left to be sorted. */
+static bsattn_status_t collect_run(const bsattn_demand_t *demand, work_t *work, int list_class,
+                                   int64_t first, int64_t end)
+{
+    bsattn_spans_clear(&work->run);
+    for (int64_t i = first; i < end; ++i) {
+        BSATTN_TRY(bsattn_pattern_class_row(demand->pattern,
+                                            demand->list_classes[list_class].pattern_class, i,
+                                            &work->row_work, &work->row));
+        BSATTN_TRY(use_row(work));
+        if (work->run.count > 4 * (size_t)demand->layout.blocks + 1024) {
+            BSATTN_TRY(make_set(work, &work->run));
+        }
+    }
+    BSATTN_TRY(make_set(work, &work->run));
+    return bsattn_spans_append(&work->used, &work->run);
 }
 
 /* Collect in work->used the blocks that a rank's rows touch through the query heads of a kv
@@ -241,8 +262,8 @@ static bsattn_status_t use_row(work_t *work)
 static bsattn_status_t collect_used(const bsattn_demand_t *demand, work_t *work, int kv_class,
                                     int rank)
 {
-    const bsattn_pattern_t *pattern = demand->pattern;
     int64_t rows = bsattn_layout_count(&demand->layout, rank);
+    int64_t count;
 
     bsattn_spans_clear(&work->used);
     bsattn_spans_clear(&work->before);
@@ -250,11 +271,11 @@ static bsattn_status_t collect_used(const bsattn_demand_t *demand, work_t *work,
         if (demand->list_classes[c].kv_class != kv_class) {
             continue;
         }
-        for (int64_t r = 0; r < rows; ++r) {
-            BSATTN_TRY(bsattn_pattern_class_row(pattern, demand->list_classes[c].pattern_class,
-                                                bsattn_layout_block(&demand->layout, rank, r),
-                                                &work->row_work, &work->row));
-            BSATTN_TRY(use_row(work));
+        for (int64_t r = 0; r < rows; r += count) {
+            int64_t first = bsattn_layout_block(&demand->layout, rank, r);
+            int64_t end = bsattn_layout_run_end(&demand->layout, first);
+            count = end - first;
+            BSATTN_TRY(collect_run(demand, work, c, first, end));
             if (work->used.count > 4 * (size_t)demand->layout.blocks + 1024) {
                 BSATTN_TRY(make_set(work, &work->used));
             }

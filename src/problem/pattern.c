@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "problem/pattern.h"
 
+#include "base/host.h"
 #include "problem/problem.h"
 
 #include <stdlib.h>
@@ -164,58 +165,92 @@ bsattn_status_t bsattn_pattern_row(bsattn_pattern_t *pattern, int head, int64_t 
     return BSATTN_OK;
 }
 
-/* Unmasked pairs of a row, of blocks and of tokens. All blocks are whole but the last of the sequence,
- * and under causal the row's own; either ends a span. */
-static void row_pairs(const bsattn_pattern_t *pattern, int64_t row, const bsattn_spans_t *spans,
-                      double *block_p, double *token_p)
+/* Blocks of rows, and how many of them are not whole: the last of the sequence, and under causal a row's own.
+ * Either ends a span. */
+typedef struct row_blocks {
+    int64_t blocks;
+    int64_t ends;
+    int64_t diagonals;
+} row_blocks_t;
+
+static row_blocks_t count_row(const bsattn_pattern_t *pattern, int64_t row,
+                              const bsattn_spans_t *spans)
 {
-    const bsattn_problem_t *problem = &pattern->problem;
-    double queries = (double)bsattn_problem_span_tokens(problem, row, row + 1);
-    int64_t missing = pattern->blocks * problem->block - problem->seq_len; /* in the last block */
-    int64_t blocks = 0;
-    int64_t ends = 0;
-    int64_t diagonals = 0;
+    row_blocks_t count = {0};
 
     for (size_t s = 0; s < spans->count; ++s) {
         bsattn_span_t span = spans->items[s];
-        blocks += span.last - span.first;
-        ends += (span.last == pattern->blocks) ? 1 : 0;
-        diagonals += (span.last == row + 1) ? 1 : 0;
+        count.blocks += span.last - span.first;
+        count.ends += (span.last == pattern->blocks) ? 1 : 0;
+        count.diagonals += ((span.last == row + 1) && pattern->problem.causal) ? 1 : 0;
     }
-    diagonals = problem->causal ? diagonals : 0;
-    *block_p = (double)blocks;
-    *token_p = queries * (double)(blocks * problem->block - ends * missing) -
-               (double)diagonals * queries * (queries - 1.0) / 2.0;
+    return count;
+}
+
+/* Rows first .. end - 1 of a class. */
+static bsattn_status_t count_rows(const bsattn_pattern_t *pattern, int class_index, int64_t first,
+                                  int64_t end, int threads, row_blocks_t *count_p)
+{
+    int64_t blocks = 0;
+    int64_t ends = 0;
+    int64_t diagonals = 0;
+    bool failed = false;
+
+#pragma omp parallel num_threads(threads) reduction(+ : blocks, ends, diagonals) reduction(|| : failed)
+    {
+        bsattn_row_work_t work = {0};
+        bsattn_spans_t row = {0};
+
+#pragma omp for schedule(dynamic, 4096)
+        for (int64_t i = first; i < end; ++i) {
+            if (!failed &&
+                (bsattn_pattern_class_row(pattern, class_index, i, &work, &row) == BSATTN_OK)) {
+                row_blocks_t count = count_row(pattern, i, &row);
+                blocks += count.blocks;
+                ends += count.ends;
+                diagonals += count.diagonals;
+            } else {
+                failed = true;
+            }
+        }
+        bsattn_spans_free(&row);
+        bsattn_row_work_free(&work);
+    }
+    *count_p = (row_blocks_t){blocks, ends, diagonals};
+    return failed ? bsattn_fail(BSATTN_ERR_MEMORY, "no memory for the rows of a pattern")
+                  : BSATTN_OK;
+}
+
+/* Unmasked token pairs of rows with so many queries each. */
+static double token_pairs(const bsattn_problem_t *problem, const row_blocks_t *count,
+                          double queries)
+{
+    int64_t blocks = (problem->seq_len + problem->block - 1) / problem->block;
+    int64_t missing = blocks * problem->block - problem->seq_len; /* in the last block */
+    double keys = (double)count->blocks * problem->block - (double)count->ends * (double)missing;
+
+    return queries * keys - (double)count->diagonals * queries * (queries - 1.0) / 2.0;
 }
 
 /* Pairs of one class over all rows. */
-static bsattn_status_t class_pairs(const bsattn_pattern_t *pattern, int class_index,
+static bsattn_status_t class_pairs(const bsattn_pattern_t *pattern, int class_index, int threads,
                                    double *block_p, double *token_p)
 {
-    bsattn_row_work_t work = {0};
-    bsattn_spans_t row = {0};
-    bsattn_status_t status = BSATTN_OK;
-    double block = 0.0;
-    double token = 0.0;
+    const bsattn_problem_t *problem = &pattern->problem;
+    int64_t last = pattern->blocks - 1;
+    row_blocks_t whole;
+    row_blocks_t ragged; /* the last row, which may have fewer queries */
 
-    for (int64_t i = 0; (i < pattern->blocks) && (status == BSATTN_OK); ++i) {
-        status = bsattn_pattern_class_row(pattern, class_index, i, &work, &row);
-        if (status == BSATTN_OK) {
-            double blocks_of_row;
-            double tokens_of_row;
-            row_pairs(pattern, i, &row, &blocks_of_row, &tokens_of_row);
-            block += blocks_of_row;
-            token += tokens_of_row;
-        }
-    }
-    bsattn_spans_free(&row);
-    bsattn_row_work_free(&work);
-    *block_p = block;
-    *token_p = token;
-    return status;
+    BSATTN_TRY(count_rows(pattern, class_index, 0, last, threads, &whole));
+    BSATTN_TRY(count_rows(pattern, class_index, last, last + 1, 1, &ragged));
+    *block_p = (double)whole.blocks + (double)ragged.blocks;
+    *token_p =
+        token_pairs(problem, &whole, problem->block) +
+        token_pairs(problem, &ragged, (double)bsattn_problem_span_tokens(problem, last, last + 1));
+    return BSATTN_OK;
 }
 
-bsattn_status_t bsattn_pattern_stats(const bsattn_pattern_t *pattern,
+bsattn_status_t bsattn_pattern_stats(const bsattn_pattern_t *pattern, int threads,
                                      bsattn_pattern_stats_t *stats_p)
 {
     const bsattn_problem_t *problem = &pattern->problem;
@@ -224,6 +259,10 @@ bsattn_status_t bsattn_pattern_stats(const bsattn_pattern_t *pattern,
     double block_sum = 0.0;
     double token_sum = 0.0;
 
+    if ((threads < 1) || (threads > BSATTN_THREADS_MAX)) {
+        return bsattn_fail(BSATTN_ERR_INPUT, "threads %d: must be 1 to %d", threads,
+                           BSATTN_THREADS_MAX);
+    }
     for (int c = 0; c < pattern->class_count; ++c) {
         double block;
         double token;
@@ -232,7 +271,7 @@ bsattn_status_t bsattn_pattern_stats(const bsattn_pattern_t *pattern,
         for (int head = 0; head < problem->heads_q; ++head) {
             heads += (pattern->class_of_head[head] == c) ? 1 : 0;
         }
-        BSATTN_TRY(class_pairs(pattern, c, &block, &token));
+        BSATTN_TRY(class_pairs(pattern, c, threads, &block, &token));
         block_sum += block * heads;
         token_sum += token * heads;
     }

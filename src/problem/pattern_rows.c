@@ -224,13 +224,14 @@ static bsattn_status_t row_term(const row_args_t *args, bsattn_row_work_t *work,
 }
 
 static bsattn_status_t row_branch(const bsattn_branch_t *branch, row_args_t *args,
-                                  bsattn_row_work_t *work)
+                                  bsattn_row_work_t *work, bsattn_spans_t *out)
 {
-    bsattn_spans_clear(&work->branch);
-    for (int t = 0; t < branch->term_count; ++t) {
+    args->term = &branch->terms[0];
+    BSATTN_TRY(row_term(args, work, out));
+    for (int t = 1; t < branch->term_count; ++t) {
         args->term = &branch->terms[t];
         BSATTN_TRY(row_term(args, work, &work->term));
-        BSATTN_TRY(bsattn_spans_unite(&work->branch, &work->term, &work->buffer));
+        BSATTN_TRY(bsattn_spans_unite(out, &work->term, &work->buffer));
     }
     return BSATTN_OK;
 }
@@ -247,9 +248,9 @@ bsattn_status_t bsattn_pattern_class_row(const bsattn_pattern_t *pattern, int cl
         .end = pattern->problem.causal ? row + 1 : pattern->blocks,
     };
 
-    bsattn_spans_clear(out);
-    for (int b = 0; b < mask->branch_count; ++b) {
-        BSATTN_TRY(row_branch(&mask->branches[b], &args, work));
+    BSATTN_TRY(row_branch(&mask->branches[0], &args, work, out));
+    for (int b = 1; b < mask->branch_count; ++b) {
+        BSATTN_TRY(row_branch(&mask->branches[b], &args, work, &work->branch));
         BSATTN_TRY(bsattn_spans_append(out, &work->branch));
     }
     return BSATTN_OK;

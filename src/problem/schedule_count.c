@@ -27,6 +27,7 @@ typedef struct tally {
     bsattn_row_work_t row_work;
     bsattn_spans_t row;    /* without the diagonal */
     bsattn_spans_t before; /* the row that is counted */
+    bsattn_span_t home;    /* the run of the rank's own blocks that the row's is in */
 } tally_t;
 
 static void tally_free(tally_t *tally)
@@ -83,10 +84,18 @@ static void tally_spans(tally_t *tally, const bsattn_demand_t *demand, int rank,
                         const bsattn_spans_t *spans, int sign)
 {
     for (size_t s = 0; s < spans->count; ++s) {
+        bsattn_span_t span = spans->items[s];
         bsattn_piece_walk_t walk;
         bsattn_piece_t piece;
 
-        bsattn_piece_begin(&walk, &demand->layout, spans->items[s]);
+        /* Most are at home in most patterns. */
+        if ((span.first >= tally->home.first) && (span.last <= tally->home.last)) {
+            tally_piece(tally, 0, sign,
+                        sign * bsattn_problem_span_tokens(&demand->pattern->problem, span.first,
+                                                          span.last));
+            continue;
+        }
+        bsattn_piece_begin(&walk, &demand->layout, span);
         while (bsattn_piece_next(&walk, &piece)) {
             tally_piece(
                 tally, bsattn_demand_hop(demand, rank, piece.owner), sign,
@@ -128,6 +137,10 @@ static bsattn_status_t tally_row(tally_t *tally, const bsattn_demand_t *demand, 
                                         demand->list_classes[list_class].pattern_class, i,
                                         &tally->row_work, &tally->row));
     *diagonals_p = demand->pattern->problem.causal ? remove_diagonal(&tally->row, i) : 0;
+    if ((i < tally->home.first) || (i >= tally->home.last)) {
+        tally->home =
+            (bsattn_span_t){(int32_t)i, (int32_t)bsattn_layout_run_end(&demand->layout, i)};
+    }
     bsattn_spans_common(&tally->before, &tally->row, &first, &last);
     if (2 * (first + last) < tally->before.count) {
         tally_clear(tally);

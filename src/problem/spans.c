@@ -17,28 +17,10 @@ void bsattn_spans_clear(bsattn_spans_t *spans)
     spans->count = 0;
 }
 
-/* Make room for more spans. */
-static bsattn_status_t spans_reserve(bsattn_spans_t *spans, size_t more)
+bsattn_status_t bsattn_spans_reserve(bsattn_spans_t *spans, size_t more)
 {
     return bsattn_array_reserve(&spans->items, &spans->capacity, spans->count + more,
                                 sizeof(*spans->items));
-}
-
-bsattn_status_t bsattn_spans_add(bsattn_spans_t *spans, int64_t first, int64_t last)
-{
-    bsattn_span_t *tail = (spans->count == 0) ? NULL : &spans->items[spans->count - 1];
-
-    if (first >= last) {
-        return BSATTN_OK;
-    }
-    BSATTN_ASSERT((first >= 0) && (last <= INT32_MAX));
-    if ((tail != NULL) && (tail->first <= first) && (first <= tail->last)) {
-        tail->last = (last > tail->last) ? (int32_t)last : tail->last;
-        return BSATTN_OK;
-    }
-    BSATTN_TRY(spans_reserve(spans, 1));
-    spans->items[spans->count++] = (bsattn_span_t){(int32_t)first, (int32_t)last};
-    return BSATTN_OK;
 }
 
 bsattn_status_t bsattn_spans_add_strided(bsattn_spans_t *spans, int64_t first, int64_t last,
@@ -48,7 +30,7 @@ bsattn_status_t bsattn_spans_add_strided(bsattn_spans_t *spans, int64_t first, i
         return BSATTN_OK;
     }
     BSATTN_ASSERT((first >= 0) && (last <= INT32_MAX) && (stride >= 2));
-    BSATTN_TRY(spans_reserve(spans, (size_t)((last - first - 1) / stride + 1)));
+    BSATTN_TRY(bsattn_spans_reserve(spans, (size_t)((last - first - 1) / stride + 1)));
     for (int64_t x = first; x < last; x += stride) {
         spans->items[spans->count++] = (bsattn_span_t){(int32_t)x, (int32_t)(x + 1)};
     }
@@ -58,7 +40,7 @@ bsattn_status_t bsattn_spans_add_strided(bsattn_spans_t *spans, int64_t first, i
 bsattn_status_t bsattn_spans_append(bsattn_spans_t *spans, const bsattn_spans_t *other)
 {
     if (other->count > 0) {
-        BSATTN_TRY(spans_reserve(spans, other->count));
+        BSATTN_TRY(bsattn_spans_reserve(spans, other->count));
         memcpy(spans->items + spans->count, other->items, other->count * sizeof(*spans->items));
         spans->count += other->count;
     }
@@ -177,7 +159,7 @@ bsattn_status_t bsattn_spans_unite(bsattn_spans_t *set, bsattn_spans_t *other,
         return BSATTN_OK;
     }
     bsattn_spans_clear(buffer);
-    BSATTN_TRY(spans_reserve(buffer, set->count + other->count));
+    BSATTN_TRY(bsattn_spans_reserve(buffer, set->count + other->count));
     spans_merge(set, other, buffer);
     bsattn_spans_swap(set, buffer);
     return BSATTN_OK;
@@ -191,6 +173,16 @@ static int span_compare(const void *a, const void *b)
     return (x->first > y->first) - (x->first < y->first);
 }
 
+static bool is_sorted(const bsattn_spans_t *spans)
+{
+    for (size_t i = 1; i < spans->count; ++i) {
+        if (spans->items[i - 1].first > spans->items[i].first) {
+            return false;
+        }
+    }
+    return true;
+}
+
 void bsattn_spans_normalize(bsattn_spans_t *spans)
 {
     size_t kept = 0;
@@ -198,7 +190,9 @@ void bsattn_spans_normalize(bsattn_spans_t *spans)
     if (spans->count == 0) {
         return;
     }
-    qsort(spans->items, spans->count, sizeof(*spans->items), span_compare);
+    if (!is_sorted(spans)) {
+        qsort(spans->items, spans->count, sizeof(*spans->items), span_compare);
+    }
     for (size_t i = 1; i < spans->count; ++i) {
         bsattn_span_t *tail = &spans->items[kept];
         bsattn_span_t next = spans->items[i];

@@ -21,10 +21,30 @@ void bsattn_spans_free(bsattn_spans_t *spans);
 /** Forget the items, keep the memory. */
 void bsattn_spans_clear(bsattn_spans_t *spans);
 
+/** Make room for more spans. @return BSATTN_OK or BSATTN_ERR_MEMORY */
+bsattn_status_t bsattn_spans_reserve(bsattn_spans_t *spans, size_t more);
+
 /** Append first <= x < last; nothing if empty. Joins the last span if it touches or overlaps it
- *  from the right.
+ *  from the right. Here, since rows are made of it.
  *  @return BSATTN_OK or BSATTN_ERR_MEMORY */
-bsattn_status_t bsattn_spans_add(bsattn_spans_t *spans, int64_t first, int64_t last);
+static inline bsattn_status_t bsattn_spans_add(bsattn_spans_t *spans, int64_t first, int64_t last)
+{
+    bsattn_span_t *tail = (spans->count == 0) ? NULL : &spans->items[spans->count - 1];
+
+    if (first >= last) {
+        return BSATTN_OK;
+    }
+    BSATTN_ASSERT((first >= 0) && (last <= INT32_MAX));
+    if ((tail != NULL) && (tail->first <= first) && (first <= tail->last)) {
+        tail->last = (last > tail->last) ? (int32_t)last : tail->last;
+        return BSATTN_OK;
+    }
+    if (spans->count == spans->capacity) {
+        BSATTN_TRY(bsattn_spans_reserve(spans, 1));
+    }
+    spans->items[spans->count++] = (bsattn_span_t){(int32_t)first, (int32_t)last};
+    return BSATTN_OK;
+}
 
 /** Append the single blocks first, first + stride, .. below last; stride >= 2, and first beyond the
  *  last span.

@@ -317,7 +317,7 @@ bsattn_status_t bsattn_svg_mask(bsattn_pattern_t *pattern, const bsattn_problem_
     int height = HEAD + rows * (CAPTION + PANEL + FOOT);
     bsattn_pattern_stats_t stats;
 
-    BSATTN_TRY(bsattn_pattern_stats(pattern, &stats));
+    BSATTN_TRY(bsattn_pattern_stats(pattern, 1, &stats));
     (void)fprintf(file,
                   "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" width=\"%d\" "
                   "height=\"%d\">\n",

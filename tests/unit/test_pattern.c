@@ -81,7 +81,7 @@ static void check_case(const mask_case_t *mask, const bsattn_problem_t *problem)
             }
         }
     }
-    assert_int_equal(bsattn_pattern_stats(pattern, &stats), BSATTN_OK);
+    assert_int_equal(bsattn_pattern_stats(pattern, 2, &stats), BSATTN_OK);
     assert_true(stats.pairs_block == pairs_block / problem->heads_q);
     assert_true(stats.pairs_token == pairs_token / problem->heads_q);
     assert_true(stats.flops == 4.0 * pairs_token * problem->head_dim);
@@ -112,7 +112,7 @@ static double pairs_of(const char *text, const bsattn_problem_t *problem)
     bsattn_pattern_t *pattern = make_pattern(text, problem);
     bsattn_pattern_stats_t stats;
 
-    assert_int_equal(bsattn_pattern_stats(pattern, &stats), BSATTN_OK);
+    assert_int_equal(bsattn_pattern_stats(pattern, 2, &stats), BSATTN_OK);
     bsattn_pattern_destroy(pattern);
     return stats.pairs_block;
 }

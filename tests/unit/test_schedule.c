@@ -414,7 +414,7 @@ static void check_estimate(const world_t *world, bool keys_in_place)
     assert_int_equal(bsattn_estimate_best(&world->demand, &machine, (int)world->demand.route.kind,
                                           INFINITY, &estimate),
                      0);
-    assert_int_equal(bsattn_pattern_stats(world->pattern, &stats), 0);
+    assert_int_equal(bsattn_pattern_stats(world->pattern, 2, &stats), 0);
     for (int rank = 0; rank < world->ranks; ++rank) {
         const bsattn_rank_estimate_t *predicted = bsattn_estimate_rank(estimate, rank);
         const bsattn_schedule_t *schedule = &world->schedules[rank];
