@@ -67,7 +67,8 @@ bsattn_status_t bsattn_cuda_upload(void *to, const void *from, size_t bytes);
 /** Make exchange wait for all that compute holds now. */
 bsattn_status_t bsattn_cuda_queue_exchange_after_compute(bsattn_cuda_queue_t *queue);
 
-/** Make compute wait for all that exchange holds now. */
+/** Make compute wait for all that exchange holds now: at the end of an exchange, and behind its kernels, since
+ *  an attend that is started before them holds every multiprocessor to its end. */
 bsattn_status_t bsattn_cuda_queue_compute_after_exchange(bsattn_cuda_queue_t *queue);
 
 #endif

@@ -660,8 +660,8 @@ bsattn_status_t bsattn_work_cuda_exchange_begin(bsattn_work_t *work, int step)
     bool packs = (cuda->outgoing.params.copy_count > 0) && !cuda->outgoing_packed;
 
     BSATTN_TRY(bsattn_cuda_enter(work->backend));
-    /* At first what others use is packed, beside the attend of step 0: every execution ends with
-     * both streams done, so there is nothing to wait for. */
+    /* At first what others use is packed: every execution ends with both streams done, so there is
+     * nothing to wait for. */
     if (!packs || (step > 0)) {
         BSATTN_TRY(bsattn_cuda_queue_exchange_after_compute(&cuda->queue));
     }

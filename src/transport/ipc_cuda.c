@@ -373,15 +373,21 @@ static bsattn_status_t ipc_bind(bsattn_exchange_t *exchange)
     return BSATTN_OK;
 }
 
-/* Enqueue: rows into the other rank's buffer, as soon as it is free. */
-static bsattn_status_t push(ipc_transport_t *ipc, const ipc_exchange_t *x, cudaStream_t stream)
+/* Enqueue: rows into the other rank's buffer, as soon as it is free. The attend of the step waits for kernels that
+ * bring rows together, here or at step 0 in the backend; the copy engines, which do the rest, it leaves alone. */
+static bsattn_status_t push(ipc_transport_t *ipc, const ipc_exchange_t *x,
+                            bsattn_cuda_queue_t *queue)
 {
+    cudaStream_t stream = queue->exchange;
     int to = x->super.params.to;
     uint32_t message = ++ipc->sent[to];
 
     if (x->uses_outbox) {
         /* The copy out of it before this one is done: it was on this stream. */
         BSATTN_TRY(bsattn_outgoing_write(&x->outgoing, ipc->outbox.memory, stream));
+    }
+    if (x->uses_outbox || (x->super.params.step == 0)) {
+        BSATTN_TRY(bsattn_cuda_queue_compute_after_exchange(queue));
     }
     BSATTN_TRY(bsattn_driver_wait(stream, own_flag(ipc, to, false), message));
     if (x->uses_outbox) {
@@ -410,7 +416,7 @@ static bsattn_status_t ipc_start(bsattn_exchange_t *exchange)
             bsattn_driver_write(queue->exchange, flag_of(ipc, params->from, false), message));
     }
     if (x->outgoing.bytes > 0) {
-        BSATTN_TRY(push(ipc, x, queue->exchange));
+        BSATTN_TRY(push(ipc, x, queue));
     }
     if (receives) {
         BSATTN_TRY(bsattn_driver_wait(queue->exchange, own_flag(ipc, params->from, true), message));
