@@ -155,6 +155,8 @@ endfunction()
 
 if(cuda_sources)
   cuda_kernels(bsattn_cuda_objects "${cuda_generic_architectures}" ${cuda_sources})
+  # By far the longest to compile: two architectures at a time.
+  set_property(SOURCE kernels/cuda/attend_sm80.cu APPEND PROPERTY COMPILE_OPTIONS --threads=2)
 endif()
 if(cuda_sm90_sources AND cuda_sm90_architectures)
   cuda_kernels(bsattn_sm90_objects "${cuda_sm90_architectures}" ${cuda_sm90_sources})

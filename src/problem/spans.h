@@ -42,6 +42,7 @@ static inline bsattn_status_t bsattn_spans_add(bsattn_spans_t *spans, int64_t fi
     if (spans->count == spans->capacity) {
         BSATTN_TRY(bsattn_spans_reserve(spans, 1));
     }
+    BSATTN_ASSERT(spans->items != NULL);
     spans->items[spans->count++] = (bsattn_span_t){(int32_t)first, (int32_t)last};
     return BSATTN_OK;
 }
