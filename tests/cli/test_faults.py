@@ -126,7 +126,7 @@ class Faults(CommandTest):
             self.assertIsNone(process.poll(), "it ended by itself")
             self.assertLess(time.monotonic(), deadline, "the ranks did not start")
             time.sleep(0.1)
-        time.sleep(3)
+        time.sleep(2)
         return process, ranks_of(process.pid)
 
     def stop(self, process):
@@ -167,7 +167,7 @@ class Faults(CommandTest):
     def test_suspended_job(self):
         """A scheduler stops all ranks for longer than the deadline: none of them has waited meanwhile."""
         process, pids = self.start(*ENDLESS, "--timeout", "2")
-        for number, seconds in ((signal.SIGSTOP, 5), (signal.SIGCONT, 8)):
+        for number, seconds in ((signal.SIGSTOP, 4), (signal.SIGCONT, 6)):
             for pid in pids.values():
                 os.kill(pid, number)
             time.sleep(seconds)
