@@ -269,7 +269,7 @@ typedef struct bsattn_context_params {
     int virtual_ranks;     /**< ranks of the loop transport, all in this process; 0: 1 */
     int threads;           /**< per rank; 0: OMP_NUM_THREADS if set, else this rank's share of the
                                 logical CPUs it may use */
-    double timeout_s; /**< longest wait for a peer without progress; or, if that is longer, four
+    double timeout_s;      /**< longest wait for a peer without progress; or, if that is longer, four
                                 times what this rank itself was last away, times how unevenly its
                                 plans spread the work (1: evenly). Then the job is ended
                                 (MPI_Abort) with exit code 124 and a message on standard error that

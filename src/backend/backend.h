@@ -76,8 +76,7 @@ typedef struct bsattn_rows {
 typedef struct bsattn_backend_memory {
     int64_t available; /**< that can still be allocated; INT64_MAX: not known */
     int64_t libraries; /**< held by libraries */
-    int64_t
-        peak; /**< the most held by this process that was seen, libraries included; 0 on the CPU */
+    int64_t peak;      /**< the most seen that this process held, libraries too; 0 on the CPU */
 } bsattn_backend_memory_t;
 
 typedef struct bsattn_backend_ops {

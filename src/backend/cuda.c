@@ -223,10 +223,10 @@ static bsattn_status_t move_rows(bsattn_backend_t *backend, const bsattn_rows_t 
     bool pitched =
         (rows->from_stride <= BSATTN_CUDA_PITCH_MAX) && (rows->to_stride <= BSATTN_CUDA_PITCH_MAX);
 
+    BSATTN_TRY(bsattn_cuda_enter(backend));
     if ((rows->row_count == 0) || (rows->row_bytes == 0)) {
         return BSATTN_OK;
     }
-    BSATTN_TRY(bsattn_cuda_enter(backend));
     if (dense || (rows->row_count == 1)) {
         return bsattn_cuda_check(
             cudaMemcpy(rows->to, rows->from, rows->row_count * rows->row_bytes, kind),
@@ -255,7 +255,6 @@ static bsattn_status_t cuda_read(bsattn_backend_t *backend, const bsattn_rows_t 
 static bsattn_status_t cuda_write(bsattn_backend_t *backend, const bsattn_rows_t *rows)
 {
     /* From pageable memory a copy may return before the GPU has it; our streams must find it. */
-    BSATTN_TRY(bsattn_cuda_enter(backend));
     BSATTN_TRY(move_rows(backend, rows, cudaMemcpyHostToDevice));
     return bsattn_cuda_check(cudaStreamSynchronize(cudaStreamLegacy), "cudaStreamSynchronize");
 }
@@ -286,7 +285,9 @@ static bsattn_backend_memory_t cuda_memory(bsattn_backend_t *backend)
     size_t total = 0;
 
     known = known && (cudaMemGetInfo(&available, &total) == cudaSuccess);
-    (void)cudaGetLastError(); /* else the next launch would report it */
+    if (!known) {
+        (void)cudaGetLastError(); /* else the next launch would report it */
+    }
     cuda->peak = (held > cuda->peak) ? held : cuda->peak;
     return (bsattn_backend_memory_t){
         .available = known ? (int64_t)available : INT64_MAX,

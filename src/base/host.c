@@ -237,6 +237,14 @@ int64_t bsattn_host_memory_peak(void)
     return bytes;
 }
 
+bsattn_status_t bsattn_host_check_threads(int threads)
+{
+    return ((threads >= 1) && (threads <= BSATTN_THREADS_MAX))
+               ? BSATTN_OK
+               : bsattn_fail(BSATTN_ERR_INPUT, "threads %d: must be 1 to %d", threads,
+                             BSATTN_THREADS_MAX);
+}
+
 int bsattn_host_threads_asked(void)
 {
     int threads = (getenv("OMP_NUM_THREADS") != NULL) ? omp_get_max_threads() : 0;

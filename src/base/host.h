@@ -9,6 +9,8 @@
 #ifndef BSATTN_BASE_HOST_H
 #define BSATTN_BASE_HOST_H
 
+#include "base/status.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -25,6 +27,9 @@ int64_t bsattn_host_memory_available(void);
 
 /** More threads than this are not started. */
 enum { BSATTN_THREADS_MAX = 4096 };
+
+/** @return BSATTN_OK, or BSATTN_ERR_INPUT for a number that is not 1 .. BSATTN_THREADS_MAX */
+bsattn_status_t bsattn_host_check_threads(int threads);
 
 /** @return the number that OMP_NUM_THREADS asks for, at most BSATTN_THREADS_MAX; 0 if it is not set */
 int bsattn_host_threads_asked(void);

@@ -224,6 +224,14 @@ static bsattn_status_t make_set(work_t *work, bsattn_spans_t *spans)
     return union_by_edges(work, range, spans);
 }
 
+/* Have a list that has grown far beyond the blocks there are be a set. */
+static bsattn_status_t keep_short(const bsattn_demand_t *demand, work_t *work,
+                                  bsattn_spans_t *spans)
+{
+    return (spans->count > 4 * (size_t)demand->layout.blocks + 1024) ? make_set(work, spans)
+                                                                     : BSATTN_OK;
+}
+
 /* Add to work->run what the row has and the one before it has not: neighbours have most in common. */
 static bsattn_status_t use_row(work_t *work)
 {
@@ -249,9 +257,7 @@ static bsattn_status_t collect_run(const bsattn_demand_t *demand, work_t *work, 
                                             demand->list_classes[list_class].pattern_class, i,
                                             &work->row_work, &work->row));
         BSATTN_TRY(use_row(work));
-        if (work->run.count > 4 * (size_t)demand->layout.blocks + 1024) {
-            BSATTN_TRY(make_set(work, &work->run));
-        }
+        BSATTN_TRY(keep_short(demand, work, &work->run));
     }
     BSATTN_TRY(make_set(work, &work->run));
     return bsattn_spans_append(&work->used, &work->run);
@@ -276,9 +282,7 @@ static bsattn_status_t collect_used(const bsattn_demand_t *demand, work_t *work,
             int64_t end = bsattn_layout_run_end(&demand->layout, first);
             count = end - first;
             BSATTN_TRY(collect_run(demand, work, c, first, end));
-            if (work->used.count > 4 * (size_t)demand->layout.blocks + 1024) {
-                BSATTN_TRY(make_set(work, &work->used));
-            }
+            BSATTN_TRY(keep_short(demand, work, &work->used));
         }
     }
     return make_set(work, &work->used);

@@ -225,8 +225,8 @@ static bsattn_status_t count_rows(const bsattn_pattern_t *pattern, int class_ind
 static double token_pairs(const bsattn_problem_t *problem, const row_blocks_t *count,
                           double queries)
 {
-    int64_t blocks = (problem->seq_len + problem->block - 1) / problem->block;
-    int64_t missing = blocks * problem->block - problem->seq_len; /* in the last block */
+    /* In the last block. */
+    int64_t missing = bsattn_problem_blocks(problem) * problem->block - problem->seq_len;
     double keys = (double)count->blocks * problem->block - (double)count->ends * (double)missing;
 
     return queries * keys - (double)count->diagonals * queries * (queries - 1.0) / 2.0;
@@ -259,10 +259,7 @@ bsattn_status_t bsattn_pattern_stats(const bsattn_pattern_t *pattern, int thread
     double block_sum = 0.0;
     double token_sum = 0.0;
 
-    if ((threads < 1) || (threads > BSATTN_THREADS_MAX)) {
-        return bsattn_fail(BSATTN_ERR_INPUT, "threads %d: must be 1 to %d", threads,
-                           BSATTN_THREADS_MAX);
-    }
+    BSATTN_TRY(bsattn_host_check_threads(threads));
     for (int c = 0; c < pattern->class_count; ++c) {
         double block;
         double token;

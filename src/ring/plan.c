@@ -33,10 +33,7 @@ bsattn_status_t bsattn_estimate_create(const bsattn_problem_t *problem, bsattn_p
 
     BSATTN_TRY(bsattn_problem_check(problem));
     BSATTN_TRY(check_same_problem(problem, &pattern->problem));
-    if ((threads < 1) || (threads > BSATTN_THREADS_MAX)) {
-        return bsattn_fail(BSATTN_ERR_INPUT, "threads %d: must be 1 to %d", threads,
-                           BSATTN_THREADS_MAX);
-    }
+    BSATTN_TRY(bsattn_host_check_threads(threads));
     BSATTN_TRY(bsattn_backend_choose_planned((params != NULL) ? params->backend : NULL, &choice));
     machine = bsattn_backend_machine(&choice, threads);
     BSATTN_TRY(bsattn_estimate_choose(pattern, ranks, params, &machine, &demand, estimate_p));
