@@ -636,6 +636,10 @@ void bsattn_gpu_case_init(bsattn_gpu_case_t *gpu, const bsattn_gpu_params_t *par
     gpu->launches = bsattn_gpu_host_new((size_t)params->launches, sizeof(*gpu->launches));
     gpu->key_heads = bsattn_gpu_host_new((size_t)params->launches, sizeof(*gpu->key_heads));
     gpu->clears = bsattn_gpu_host_new((size_t)gpu->list_count, sizeof(*gpu->clears));
+    if (params->spare > 0) {
+        BSATTN_GPU_TRY(cudaStreamCreateWithFlags(&gpu->later, cudaStreamNonBlocking));
+        BSATTN_GPU_TRY(cudaEventCreateWithFlags(&gpu->reached, cudaEventDisableTiming));
+    }
     sets_init(gpu);
     state_init(gpu);
     lists_init(gpu);
@@ -648,6 +652,10 @@ void bsattn_gpu_case_free(bsattn_gpu_case_t *gpu)
 {
     for (size_t i = 0; i < gpu->memory_count; ++i) {
         BSATTN_GPU_TRY(cudaFree(gpu->memory[i]));
+    }
+    if (gpu->later != NULL) {
+        BSATTN_GPU_TRY(cudaStreamDestroy(gpu->later));
+        BSATTN_GPU_TRY(cudaEventDestroy(gpu->reached));
     }
     for (int s = 0; s < gpu->params.launches; ++s) {
         free(gpu->launches[s].params);
@@ -778,10 +786,31 @@ void bsattn_gpu_case_poison(bsattn_gpu_case_t *gpu)
     }
 }
 
+/* Make one stream wait for all that another holds. */
+static void follow(const bsattn_gpu_case_t *gpu, cudaStream_t follower, cudaStream_t leader)
+{
+    BSATTN_GPU_TRY(cudaEventRecord(gpu->reached, leader));
+    BSATTN_GPU_TRY(cudaStreamWaitEvent(follower, gpu->reached, 0));
+}
+
+static int launch(const bsattn_gpu_case_t *gpu, const bsattn_attend_cuda_params_t *params)
+{
+    int error;
+
+    if (gpu->later == NULL) {
+        return bsattn_attend_cuda(gpu->params.kernel, params, NULL);
+    }
+    follow(gpu, gpu->later, NULL);
+    error =
+        bsattn_attend_cuda_beside(gpu->params.kernel, params, gpu->params.spare, NULL, gpu->later);
+    follow(gpu, NULL, gpu->later);
+    return error;
+}
+
 static int launch_all(const bsattn_gpu_case_t *gpu, int set)
 {
     for (int s = 0; s < gpu->params.launches; ++s) {
-        int error = bsattn_attend_cuda(gpu->params.kernel, &gpu->launches[s].params[set], NULL);
+        int error = launch(gpu, &gpu->launches[s].params[set]);
         if (error != 0) {
             return error;
         }

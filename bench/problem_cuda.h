@@ -22,6 +22,7 @@ typedef struct bsattn_gpu_params {
                             [b, N, Hk, D] */
     bool heads_differ; /**< packed: each key head has places of its own, and no blocks that its
                             query heads do not see */
+    int spare;         /**< multiprocessors that join a launch later, 0: none */
     int sets;          /**< >= 1: inputs and outputs that take turns */
     uint64_t seed;
 } bsattn_gpu_params_t;
@@ -63,6 +64,8 @@ typedef struct bsattn_gpu_case {
     size_t state_rows;       /**< of all heads and batch items */
     size_t state_group_rows; /**< every second group of so many rows is nobody's */
     uint32_t *counters;
+    struct CUstream_st *later; /**< for those that join later; NULL: none */
+    struct CUevent_st *reached;
     void **memory; /**< all that is to be released, in device memory */
     size_t memory_count;
     size_t memory_capacity;

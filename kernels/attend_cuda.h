@@ -149,6 +149,7 @@ typedef struct bsattn_cuda_launch {
     alignas(64) unsigned char argument[BSATTN_CUDA_ARGUMENT_BYTES]; /**< the only one of function */
     const void *function;
     unsigned ctas;
+    unsigned late_ctas;  /**< of a second launch, otherwise the same, that shares the work */
     unsigned threads;    /**< of a CTA */
     size_t shared_bytes; /**< of a CTA, dynamic */
 } bsattn_cuda_launch_t;
@@ -163,8 +164,11 @@ typedef struct bsattn_cuda_kernel {
     bsattn_tile_shape_t (*shape)(const bsattn_problem_t *problem, bool pairs, double spread);
     /** Put a launch together, for the device that is current.
      *  @param params  unit_count > 0
+     *  @param spare   multiprocessors to leave to others until the second launch; a kernel whose CTAs
+     *                 come and go needs none
      *  @return a cudaError_t, 0 for success */
-    int (*prepare)(const bsattn_attend_cuda_params_t *params, bsattn_cuda_launch_t *launch);
+    int (*prepare)(const bsattn_attend_cuda_params_t *params, int spare,
+                   bsattn_cuda_launch_t *launch);
 } bsattn_cuda_kernel_t;
 
 extern const bsattn_cuda_kernel_t bsattn_attend_sm90;  /**< f16, bf16; D = 64, 128; sm_90, in builds
@@ -195,6 +199,14 @@ bsattn_status_t bsattn_cuda_kernel_find(int capability, bsattn_dtype_t dtype, in
 /** Launch a kernel. @return a cudaError_t, 0 for success */
 int bsattn_attend_cuda(const bsattn_cuda_kernel_t *kernel,
                        const bsattn_attend_cuda_params_t *params, struct CUstream_st *stream);
+
+/** The same, beside kernels of others: some multiprocessors are left to them, and join in when they are
+ *  through. It is complete when both streams are.
+ *  @param spare  multiprocessors; 0: all are taken at once
+ *  @param later  holds the others' kernels, behind all that the launch itself needs */
+int bsattn_attend_cuda_beside(const bsattn_cuda_kernel_t *kernel,
+                              const bsattn_attend_cuda_params_t *params, int spare,
+                              struct CUstream_st *stream, struct CUstream_st *later);
 
 /** Bytes of the descriptors of a launch whose key heads are not alike; 0 if the kernel needs none. */
 size_t bsattn_attend_cuda_maps_bytes(const bsattn_cuda_kernel_t *kernel, int heads_kv);

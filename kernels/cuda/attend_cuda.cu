@@ -72,19 +72,35 @@ bsattn_status_t bsattn_cuda_kernel_find(int capability, bsattn_dtype_t dtype, in
                        capability % 10);
 }
 
+static int start(bsattn_cuda_launch_t *launch, unsigned ctas, cudaStream_t stream)
+{
+    void *argument = launch->argument;
+
+    return (ctas == 0) ? cudaSuccess
+                       : cudaLaunchKernel(launch->function, ctas, launch->threads, &argument,
+                                          launch->shared_bytes, stream);
+}
+
 int bsattn_attend_cuda(const bsattn_cuda_kernel_t *kernel,
                        const bsattn_attend_cuda_params_t *params, cudaStream_t stream)
 {
+    return bsattn_attend_cuda_beside(kernel, params, 0, stream, nullptr);
+}
+
+int bsattn_attend_cuda_beside(const bsattn_cuda_kernel_t *kernel,
+                              const bsattn_attend_cuda_params_t *params, int spare,
+                              cudaStream_t stream, cudaStream_t later)
+{
     bsattn_cuda_launch_t launch;
-    void *argument = launch.argument;
     int error;
 
     if (params->unit_count == 0) {
         return cudaSuccess;
     }
-    error = kernel->prepare(params, &launch);
-    return (error == cudaSuccess) ? cudaLaunchKernel(launch.function, launch.ctas, launch.threads,
-                                                     &argument, launch.shared_bytes, stream)
-                                  : error;
+    error = kernel->prepare(params, spare, &launch);
+    if (error == cudaSuccess) {
+        error = start(&launch, launch.ctas, stream);
+    }
+    return (error == cudaSuccess) ? start(&launch, launch.late_ctas, later) : error;
 }
 }

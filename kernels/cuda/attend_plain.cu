@@ -533,6 +533,7 @@ int prepare_width(const bsattn_attend_cuda_params_t *params, bsattn_cuda_launch_
     launch->function = reinterpret_cast<const void *>(attend_plain<T, WIDTH>);
     /* A CTA for each unit where the grid may be that large: the GPU hands them out in order. */
     launch->ctas = (unsigned)((units < INT_MAX) ? units : INT_MAX);
+    launch->late_ctas = 0;
     launch->threads = THREADS;
     launch->shared_bytes = (size_t)shared_bytes;
     return (int)cudaSuccess;
@@ -546,7 +547,7 @@ int prepare_type(const bsattn_attend_cuda_params_t *params, bsattn_cuda_launch_t
                                        : prepare_width<T, 256>(params, launch);
 }
 
-int prepare(const bsattn_attend_cuda_params_t *params, bsattn_cuda_launch_t *launch)
+int prepare(const bsattn_attend_cuda_params_t *params, int, bsattn_cuda_launch_t *launch)
 {
     if ((params->head_dim % VECTOR != 0) || (params->head_dim > 256) ||
         (params->shape.halves != 1) || (params->shape.key_tile != KEY_TILE)) {

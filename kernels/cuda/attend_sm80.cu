@@ -977,7 +977,8 @@ __device__ __forceinline__ void attend_tile(Worker<C> &worker, Loader<C> &loader
  * complete, but not all warps need be done with them.
  * @return thread 0: the number of the unit after this one, asked for under the last tile */
 template <class C>
-__device__ __forceinline__ uint32_t walk(Worker<C> &worker, Loader<C> &loader, Slot &slot)
+__device__ __forceinline__ uint32_t walk(Worker<C> &worker, Loader<C> &loader, Slot &slot,
+                                         const bsattn_dealing_t &dealing)
 {
     uint32_t taken = 0;
 
@@ -995,7 +996,7 @@ __device__ __forceinline__ uint32_t walk(Worker<C> &worker, Loader<C> &loader, S
             loader.load_values(slot, t + 1, (t + 1) % C::STAGES);
         }
         if ((t + 1 == slot.key_tiles) && (thread_index() == 0)) {
-            taken = atomicAdd(loader.params.counters, 1u);
+            taken = bsattn_units_take(loader.params.counters, dealing);
         }
         Sight sight = worker.sight(slot, t);
         if (sight == SIGHT_FULL) {
@@ -1006,43 +1007,52 @@ __device__ __forceinline__ uint32_t walk(Worker<C> &worker, Loader<C> &loader, S
             turn_stage(loader, slot, t);
         }
     }
-    return gridDim.x + taken;
+    return taken;
 }
+
+struct Arguments {
+    bsattn_attend_cuda_params_t params;
+    bsattn_dealing_t dealing;
+};
 
 template <class C>
 __global__ void __launch_bounds__(C::THREADS, C::CTAS)
-    attend_kernel(const __grid_constant__ bsattn_attend_cuda_params_t params)
+    attend_kernel(const __grid_constant__ Arguments arguments)
 {
     extern __shared__ __align__(1024) uint8_t memory[];
+    const bsattn_attend_cuda_params_t &params = arguments.params;
+    const bsattn_dealing_t &dealing = arguments.dealing;
     __shared__ Slot slots[2];
     Loader<C> loader = {params, shared_address(memory)};
     Worker<C> worker = {params, shared_address(memory)};
 
     loader.clear();
     if (thread_index() == 0) {
-        read_unit(params, blockIdx.x, slots[0]);
+        read_unit(params,
+                  (dealing.dealt > 0) ? blockIdx.x : bsattn_units_take(params.counters, dealing),
+                  slots[0]);
     }
     __syncthreads();
-    loader.begin(slots[0]);
+    bool more = slots[0].key_tiles != 0;
+    if (more) {
+        loader.begin(slots[0]);
+    }
 #pragma unroll 1
-    for (int turn = 0;; turn ^= 1) {
+    for (int turn = 0; more; turn ^= 1) {
         worker.begin(slots[turn]);
-        uint32_t unit = walk(worker, loader, slots[turn]);
+        uint32_t unit = walk(worker, loader, slots[turn], dealing);
         if (thread_index() == 0) {
             read_unit(params, unit, slots[turn ^ 1]);
         }
         __syncthreads();
-        bool more = slots[turn ^ 1].key_tiles != 0;
+        more = slots[turn ^ 1].key_tiles != 0;
         if (more) {
             loader.begin(slots[turn ^ 1]);
         }
         worker.write(slots[turn]);
-        if (!more) {
-            break;
-        }
     }
     if (thread_index() == 0) {
-        bsattn_units_end(params.counters, gridDim.x);
+        bsattn_units_end(params.counters, dealing);
     }
 }
 
@@ -1080,21 +1090,30 @@ template <class C> cudaError_t count_places(int device, int *per_multiprocessor_
     return error;
 }
 
+/* Places for CTAs on a device, and whether it is B that has them; 0: not known yet. */
+struct Plan {
+    int places;
+    uint16_t per_multiprocessor;
+    uint16_t is_b;
+};
+
 /* A, or B if that lets more CTAs share a multiprocessor. */
 template <class A, class B>
-int prepare(const bsattn_attend_cuda_params_t *params, bsattn_cuda_launch_t *launch)
+int prepare(const bsattn_attend_cuda_params_t *params, int spare, bsattn_cuda_launch_t *launch)
 {
-    /* By device: CTAs << 1 | whether they are of B; 0: not known yet. Whoever comes first finds
-     * out, several at a time find the same. */
-    static std::atomic<int> plans[DEVICES_MAX];
+    /* By device. Whoever comes first finds out, several at a time find the same. */
+    static std::atomic<Plan> plans[DEVICES_MAX];
     int device = 0;
     cudaError_t error = cudaGetDevice(&device);
 
     if (error != cudaSuccess) {
         return error;
     }
-    int plan = (device < DEVICES_MAX) ? plans[device].load(std::memory_order_acquire) : 0;
-    if (plan == 0) {
+    Plan plan = {};
+    if (device < DEVICES_MAX) {
+        plan = plans[device].load(std::memory_order_acquire);
+    }
+    if (plan.places == 0) {
         int a, a_all, b, b_all;
         error = count_places<A>(device, &a, &a_all);
         if (error == cudaSuccess) {
@@ -1103,55 +1122,58 @@ int prepare(const bsattn_attend_cuda_params_t *params, bsattn_cuda_launch_t *lau
         if (error != cudaSuccess) {
             return error;
         }
-        plan = (b > a) ? (b_all << 1 | 1) : a_all << 1;
-        if (plan == 0) {
+        plan = (b > a) ? Plan{b_all, (uint16_t)b, 1} : Plan{a_all, (uint16_t)a, 0};
+        if (plan.places == 0) {
             return cudaErrorLaunchOutOfResources;
         }
         if (device < DEVICES_MAX) {
             plans[device].store(plan, std::memory_order_release);
         }
     }
-    bool is_b = (plan & 1) != 0;
-    static_assert(sizeof(*params) <= sizeof(launch->argument), "room for them");
-    memcpy(launch->argument, params, sizeof(*params));
+    bool is_b = plan.is_b != 0;
+    static_assert(sizeof(Arguments) <= sizeof(launch->argument), "room for them");
+    Arguments *arguments = reinterpret_cast<Arguments *>(launch->argument);
+    arguments->params = *params;
+    arguments->dealing = bsattn_deal(params->unit_count, plan.places,
+                                     spare * plan.per_multiprocessor, 1, launch);
     launch->function = is_b ? reinterpret_cast<const void *>(attend_kernel<B>)
                             : reinterpret_cast<const void *>(attend_kernel<A>);
-    launch->ctas = (unsigned)((params->unit_count < (plan >> 1)) ? params->unit_count : plan >> 1);
     launch->threads = is_b ? B::THREADS : A::THREADS;
     launch->shared_bytes = is_b ? B::BYTES : A::BYTES;
     return cudaSuccess;
 }
 
 template <class A>
-int prepare(const bsattn_attend_cuda_params_t *params, bsattn_cuda_launch_t *launch)
+int prepare(const bsattn_attend_cuda_params_t *params, int spare, bsattn_cuda_launch_t *launch)
 {
-    return prepare<A, A>(params, launch);
+    return prepare<A, A>(params, spare, launch);
 }
 
 template <typename T>
-int prepare_type(const bsattn_attend_cuda_params_t *params, bsattn_cuda_launch_t *launch)
+int prepare_type(const bsattn_attend_cuda_params_t *params, int spare, bsattn_cuda_launch_t *launch)
 {
     bool wide = params->shape.halves == 2;
 
     if (params->head_dim <= 64) {
-        return wide ? prepare<Config<T, 64, 2, 2, 3>>(params, launch)
-                    : prepare<Config<T, 64, 1, 2, 4>>(params, launch);
+        return wide ? prepare<Config<T, 64, 2, 2, 3>>(params, spare, launch)
+                    : prepare<Config<T, 64, 1, 2, 4>>(params, spare, launch);
     }
     if (params->head_dim <= 128) {
-        return wide ? prepare<Config<T, 128, 2, 2, 2>, Config<T, 128, 2, 1, 2>>(params, launch)
-                    : prepare<Config<T, 128, 1, 1, 3>>(params, launch);
+        return wide ? prepare<Config<T, 128, 2, 2, 2>, Config<T, 128, 2, 1, 2>>(params, spare, launch)
+                    : prepare<Config<T, 128, 1, 1, 3>>(params, spare, launch);
     }
-    return wide ? (int)cudaErrorInvalidValue : prepare<Config<T, 256, 1, 1, 2>>(params, launch);
+    return wide ? (int)cudaErrorInvalidValue : prepare<Config<T, 256, 1, 1, 2>>(params, spare, launch);
 }
 
-int attend_sm80_prepare(const bsattn_attend_cuda_params_t *params, bsattn_cuda_launch_t *launch)
+int attend_sm80_prepare(const bsattn_attend_cuda_params_t *params, int spare,
+                        bsattn_cuda_launch_t *launch)
 {
     if ((params->head_dim % 8 != 0) || (params->head_dim < 16) || (params->head_dim > 256) ||
         (params->shape.key_tile != KEYS)) {
         return cudaErrorInvalidValue;
     }
-    return (params->dtype == BSATTN_BF16)  ? prepare_type<__nv_bfloat16>(params, launch)
-           : (params->dtype == BSATTN_F16) ? prepare_type<__half>(params, launch)
+    return (params->dtype == BSATTN_BF16)  ? prepare_type<__nv_bfloat16>(params, spare, launch)
+           : (params->dtype == BSATTN_F16) ? prepare_type<__half>(params, spare, launch)
                                            : (int)cudaErrorInvalidValue;
 }
 

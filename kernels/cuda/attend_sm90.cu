@@ -202,14 +202,15 @@ int make_arguments(const bsattn_attend_cuda_params_t *params, Arguments *argumen
 }
 
 template <class C>
-int prepare(const bsattn_attend_cuda_params_t *params, bsattn_cuda_launch_t *launch)
+int prepare(const bsattn_attend_cuda_params_t *params, int spare, bsattn_cuda_launch_t *launch)
 {
     static thread_local int ready_device = -1; /* that was asked and told last */
     static thread_local int multiprocessors;
     int device;
     static_assert(sizeof(Arguments) <= sizeof(launch->argument), "room for it");
+    Arguments *arguments = reinterpret_cast<Arguments *>(launch->argument);
     int error = ((params->shape.key_tile == C::KEYS) && (params->shape.halves == C::GROUPS))
-                    ? make_arguments(params, reinterpret_cast<Arguments *>(launch->argument))
+                    ? make_arguments(params, arguments)
                     : (int)cudaErrorInvalidValue;
 
     if (error == cudaSuccess) {
@@ -231,16 +232,16 @@ int prepare(const bsattn_attend_cuda_params_t *params, bsattn_cuda_launch_t *lau
         }
         ready_device = device;
     }
+    arguments->dealing =
+        bsattn_deal(params->unit_count, multiprocessors, spare, C::TEAMS, launch);
     launch->function = reinterpret_cast<const void *>(attend_kernel<C>);
-    launch->ctas = (unsigned)((params->unit_count < multiprocessors) ? params->unit_count
-                                                                     : multiprocessors);
     launch->threads = C::THREADS;
     launch->shared_bytes = Memory<C>::BYTES;
     return cudaSuccess;
 }
 
 template <typename T>
-int prepare_type(const bsattn_attend_cuda_params_t *params, bsattn_cuda_launch_t *launch)
+int prepare_type(const bsattn_attend_cuda_params_t *params, int spare, bsattn_cuda_launch_t *launch)
 {
     using Wide128 = Config<T, 128, 1, 2, 128, 3, 2, 2>;
     using Narrow128 = Config<T, 128, 2, 1, 64, 3, 2, 2>;
@@ -250,20 +251,21 @@ int prepare_type(const bsattn_attend_cuda_params_t *params, bsattn_cuda_launch_t
     bool wide = params->shape.halves == 2;
 
     if (params->head_dim == 64) {
-        return (params->shape.passes != 0) ? prepare<Passing64>(params, launch)
-               : wide                      ? prepare<Wide64>(params, launch)
-                                           : prepare<Narrow64>(params, launch);
+        return (params->shape.passes != 0) ? prepare<Passing64>(params, spare, launch)
+               : wide                      ? prepare<Wide64>(params, spare, launch)
+                                           : prepare<Narrow64>(params, spare, launch);
     }
-    return wide ? prepare<Wide128>(params, launch) : prepare<Narrow128>(params, launch);
+    return wide ? prepare<Wide128>(params, spare, launch) : prepare<Narrow128>(params, spare, launch);
 }
 
-int attend_sm90_prepare(const bsattn_attend_cuda_params_t *params, bsattn_cuda_launch_t *launch)
+int attend_sm90_prepare(const bsattn_attend_cuda_params_t *params, int spare,
+                        bsattn_cuda_launch_t *launch)
 {
     if ((params->head_dim != 64) && (params->head_dim != 128)) {
         return cudaErrorInvalidValue;
     }
-    return (params->dtype == BSATTN_BF16)  ? prepare_type<__nv_bfloat16>(params, launch)
-           : (params->dtype == BSATTN_F16) ? prepare_type<__half>(params, launch)
+    return (params->dtype == BSATTN_BF16)  ? prepare_type<__nv_bfloat16>(params, spare, launch)
+           : (params->dtype == BSATTN_F16) ? prepare_type<__half>(params, spare, launch)
                                            : (int)cudaErrorInvalidValue;
 }
 

@@ -5,6 +5,7 @@
 #define BSATTN_KERNELS_CUDA_CONFIG_SM90_CUH
 
 #include "kernels/attend_cuda.h"
+#include "kernels/cuda/unit.cuh"
 
 #include <cuda.h>
 
@@ -18,6 +19,7 @@ struct Arguments {
     CUtensorMap keys[MAPS_PER_HEAD];
     const CUtensorMap *head_maps; /* [Hk, MAPS_PER_HEAD], or NULL: keys, with the head a coordinate */
     bsattn_attend_cuda_params_t params;
+    bsattn_dealing_t dealing;
 };
 
 /* The rows of a unit that one warpgroup works on. */

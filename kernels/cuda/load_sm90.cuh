@@ -136,10 +136,15 @@ template <class C> struct Fetcher {
         return unit < arguments.params.unit_count;
     }
 
+    __device__ __forceinline__ uint32_t take()
+    {
+        return bsattn_units_take(arguments.params.counters, arguments.dealing);
+    }
+
     __device__ __forceinline__ bool publish_first(int team)
     {
         /* The first teams of all CTAs come first: few units spread over all multiprocessors. */
-        return publish((uint32_t)team * gridDim.x + blockIdx.x);
+        return publish((arguments.dealing.dealt > 0) ? (uint32_t)team * gridDim.x + blockIdx.x : take());
     }
 
     /* A unit is taken once there is room for it: a team holds one in reserve, not two. */
@@ -148,14 +153,14 @@ template <class C> struct Fetcher {
         const Slot &slot = shared.slots[turn.slot.index];
 
         wait_for_slot();
-        bool more = publish(gridDim.x * C::TEAMS + atomicAdd(arguments.params.counters, 1u));
+        bool more = publish(take());
         prefetch_queries(slot);
         return more;
     }
 
     __device__ __forceinline__ void end()
     {
-        bsattn_units_end(arguments.params.counters, gridDim.x * C::TEAMS);
+        bsattn_units_end(arguments.params.counters, arguments.dealing);
     }
 };
 

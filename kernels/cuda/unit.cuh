@@ -54,13 +54,46 @@ bsattn_unit_at(const bsattn_attend_cuda_params_t &params, uint32_t unit)
     return result;
 }
 
+/** How units come to those that take them: a CTA, or a team of one. */
+typedef struct bsattn_dealing {
+    uint32_t dealt;  /**< the first units, one to each taker by its number; then by the counter. 0: all by
+                          the counter, for takers that begin when others may have taken everything */
+    uint32_t takers; /**< of both launches where there are two */
+} bsattn_dealing_t;
+
+/** Divide the places that a device has for CTAs.
+ *  @param places  CTAs that are resident at a time
+ *  @param spare   of these, to be left to others at first
+ *  @param teams   takers of a CTA
+ *  @param launch  receives ctas and late_ctas */
+static inline bsattn_dealing_t bsattn_deal(int64_t unit_count, int places, int spare, int teams,
+                                           bsattn_cuda_launch_t *launch)
+{
+    bsattn_dealing_t dealing;
+    unsigned most = (unsigned)((spare < places) ? places - spare : places);
+    unsigned all = (unsigned)((unit_count < places) ? unit_count : places);
+
+    launch->ctas = (all < most) ? all : most;
+    launch->late_ctas = all - launch->ctas;
+    dealing.takers = all * (unsigned)teams;
+    dealing.dealt = (launch->late_ctas > 0) ? 0 : dealing.takers;
+    return dealing;
+}
+
+/** @return the number of the next unit; there may be no such unit */
+static __device__ __forceinline__ uint32_t bsattn_units_take(uint32_t *counters,
+                                                             const bsattn_dealing_t &dealing)
+{
+    return dealing.dealt + atomicAdd(counters, 1u);
+}
+
 /** For one thread of each that takes units, when there are none left: the last leaves the counters as the
- *  next launch wants them.
- *  @param takers  how many take units in this launch */
-static __device__ __forceinline__ void bsattn_units_end(uint32_t *counters, uint32_t takers)
+ *  next launch wants them. */
+static __device__ __forceinline__ void bsattn_units_end(uint32_t *counters,
+                                                        const bsattn_dealing_t &dealing)
 {
     __threadfence();
-    if (atomicAdd(counters + 1, 1u) == takers - 1) {
+    if (atomicAdd(counters + 1, 1u) == dealing.takers - 1) {
         counters[0] = 0;
         counters[1] = 0;
     }

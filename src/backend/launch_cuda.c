@@ -16,7 +16,7 @@ static bsattn_status_t node_init(launch_node_t *node, const bsattn_cuda_kernel_t
     const bsattn_cuda_launch_t *launch = &node->launch;
 
     BSATTN_TRY(
-        bsattn_cuda_check((cudaError_t)kernel->prepare(params, &node->launch), kernel->name));
+        bsattn_cuda_check((cudaError_t)kernel->prepare(params, 0, &node->launch), kernel->name));
     node->argument = node->launch.argument;
     node->params = (struct cudaKernelNodeParams){
         .func = (void *)launch->function,

@@ -121,6 +121,7 @@ static void draw(test_case_t *test, const bsattn_cuda_kernel_t *kernel)
         .launches = one_in(test, 2) ? 1 : 1 + below(test, LAUNCHES_MAX),
         .packed = one_in(test, 3),
         .heads_differ = one_in(test, 3),
+        .spare = one_in(test, 4) ? 1 + below(test, 160) : 0,
         .sets = 1,
         .seed = test->drawn.seed,
     };
@@ -191,12 +192,12 @@ static bool fails(const test_case_t *test, const char *what)
     const bsattn_problem_t *p = &test->drawn.problem;
 
     printf("FAILED: %s\n    test_attend_cuda %s 1 %" PRIu64 " %" PRId64 ": b %" PRId64 " N %" PRId64
-           " Hq %d Hk %d D %d B %d %s%s scale %g, '%s', %d launches%s%s%s\n",
+           " Hq %d Hk %d D %d B %d %s%s scale %g, '%s', %d launches, %d spare%s%s%s\n",
            what, test->kernel_name, test->seed, test->index, p->batch, p->seq_len, p->heads_q,
            p->heads_kv, p->head_dim, p->block, bsattn_dtype_name(p->dtype),
            (p->causal != 0) ? " causal" : "", p->scale, test->drawn.pattern, test->params.launches,
-           test->params.packed ? ", packed" : "", test->params.heads_differ ? ", heads differ" : "",
-           plant_names[test->plant]);
+           test->params.spare, test->params.packed ? ", packed" : "",
+           test->params.heads_differ ? ", heads differ" : "", plant_names[test->plant]);
     (void)fflush(stdout);
     return false;
 }
