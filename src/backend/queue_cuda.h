@@ -13,13 +13,16 @@
  *  enqueued ahead of the GPU. At step s:
  *  1. the beginning of the exchange makes `exchange` wait for what `compute` holds so far (attend(s-1), after
  *     which its chunk's buffer is free); chunk s is sent and chunk s+1 received on `exchange`;
- *  2. attend(s) is enqueued on `compute`;
+ *  2. attend(s) is enqueued on `compute`, behind kernels of the exchange that bring rows together; where NCCL's
+ *     kernel wants multiprocessors, the part of it that joins in on these is enqueued on `exchange`;
  *  3. the transport's wait(s) makes `compute` wait for the exchange. */
 typedef struct bsattn_cuda_queue {
     cudaStream_t compute;
     cudaStream_t exchange; /**< high priority */
     cudaEvent_t computed;  /**< to make exchange wait for compute; no timing */
     cudaEvent_t exchanged; /**< to make compute wait for exchange; no timing */
+    int spare; /**< multiprocessors that an attend leaves to the exchange until that is through; not 0 only where
+                    an exchange is enqueued whole at its start. Set by the transport when it prepares */
 } bsattn_cuda_queue_t;
 
 /** Say what CUDA call failed. @return BSATTN_OK, BSATTN_ERR_MEMORY (cudaErrorMemoryAllocation) or
@@ -67,8 +70,8 @@ bsattn_status_t bsattn_cuda_upload(void *to, const void *from, size_t bytes);
 /** Make exchange wait for all that compute holds now. */
 bsattn_status_t bsattn_cuda_queue_exchange_after_compute(bsattn_cuda_queue_t *queue);
 
-/** Make compute wait for all that exchange holds now: at the end of an exchange, and behind its kernels, since
- *  an attend that is started before them holds every multiprocessor to its end. */
+/** Make compute wait for all that exchange holds now: at the end of an exchange, and behind kernels that bring
+ *  rows together, since an attend that is started before them holds every multiprocessor to its end. */
 bsattn_status_t bsattn_cuda_queue_compute_after_exchange(bsattn_cuda_queue_t *queue);
 
 #endif

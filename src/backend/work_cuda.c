@@ -15,7 +15,8 @@ typedef struct cuda_step {
     cudaEvent_t end;
     cudaEvent_t exchange_begin; /* around the exchange, on exchange */
     cudaEvent_t exchange_end;
-    bool exchanging; /* in this execution */
+    bool exchanging;     /* in this execution */
+    bool exchange_ended; /* its end is recorded */
 } cuda_step_t;
 
 /* Rows gathered out of the tensors. */
@@ -426,18 +427,6 @@ static bsattn_status_t ready_launch(cuda_work_t *cuda)
     return BSATTN_OK;
 }
 
-/* Start a step, which has work. */
-static bsattn_status_t start_attend(cuda_work_t *cuda, const bsattn_attend_cuda_params_t *attend)
-{
-    cudaStream_t compute = cuda->queue.compute;
-
-    if (cuda->launch.exec != NULL) {
-        return bsattn_ready_launch_start(&cuda->launch, compute);
-    }
-    return bsattn_cuda_check((cudaError_t)bsattn_attend_cuda(cuda->kernel, attend, compute),
-                             cuda->kernel->name);
-}
-
 /* ----------------------------------------------------------------------------------------- life */
 
 static cuda_packing_t gather(const cuda_work_t *cuda, const bsattn_packing_t *packing)
@@ -614,6 +603,7 @@ static void take_tensors(cuda_work_t *cuda, const bsattn_tensors_t *tensors)
         cuda->steps[s].attend.o = tensors->o;
         cuda->steps[s].attend.lse = tensors->lse;
         cuda->steps[s].exchanging = false;
+        cuda->steps[s].exchange_ended = false;
     }
     if (cuda->in_place) {
         cuda->steps[0].attend.k = tensors->k;
@@ -667,7 +657,21 @@ bsattn_status_t bsattn_work_cuda_exchange_begin(bsattn_work_t *work, int step)
     }
     BSATTN_TRY(bsattn_cuda_event_record(cuda->steps[step].exchange_begin, cuda->queue.exchange));
     cuda->outgoing_packed = true;
-    return packs ? pack(cuda, &cuda->outgoing, cuda->queue.exchange) : BSATTN_OK;
+    cuda->steps[step].exchanging = true;
+    if (!packs) {
+        return BSATTN_OK;
+    }
+    BSATTN_TRY(pack(cuda, &cuda->outgoing, cuda->queue.exchange));
+    return bsattn_cuda_queue_compute_after_exchange(&cuda->queue);
+}
+
+static bsattn_status_t record_exchange_end(cuda_work_t *cuda, cuda_step_t *step)
+{
+    if (step->exchange_ended) {
+        return BSATTN_OK;
+    }
+    step->exchange_ended = true;
+    return bsattn_cuda_event_record(step->exchange_end, cuda->queue.exchange);
 }
 
 bsattn_status_t bsattn_work_cuda_exchange_end(bsattn_work_t *work, int step)
@@ -675,8 +679,28 @@ bsattn_status_t bsattn_work_cuda_exchange_end(bsattn_work_t *work, int step)
     cuda_work_t *cuda = (cuda_work_t *)work;
 
     BSATTN_TRY(bsattn_cuda_enter(work->backend));
-    cuda->steps[step].exchanging = true;
-    return bsattn_cuda_event_record(cuda->steps[step].exchange_end, cuda->queue.exchange);
+    return record_exchange_end(cuda, &cuda->steps[step]);
+}
+
+/* Start a step, which has work. An attend holds its multiprocessors to its end, and would take all: kernels of
+ * the exchange get theirs first, and what is left of the attend then comes there, too. */
+static bsattn_status_t start_attend(cuda_work_t *cuda, cuda_step_t *step)
+{
+    const bsattn_attend_cuda_params_t *attend = &step->attend;
+    const bsattn_cuda_queue_t *queue = &cuda->queue;
+    int error;
+
+    if (cuda->launch.exec != NULL) {
+        return bsattn_ready_launch_start(&cuda->launch, queue->compute);
+    }
+    if (step->exchanging && (queue->spare > 0)) {
+        BSATTN_TRY(record_exchange_end(cuda, step));
+        error = bsattn_attend_cuda_beside(cuda->kernel, attend, queue->spare, queue->compute,
+                                          queue->exchange);
+    } else {
+        error = bsattn_attend_cuda(cuda->kernel, attend, queue->compute);
+    }
+    return bsattn_cuda_check((cudaError_t)error, cuda->kernel->name);
 }
 
 bsattn_status_t bsattn_work_cuda_attend(bsattn_work_t *work, int step_index,
@@ -691,7 +715,7 @@ bsattn_status_t bsattn_work_cuda_attend(bsattn_work_t *work, int step_index,
         BSATTN_TRY(bsattn_cuda_event_record(step->begin, cuda->queue.compute));
     }
     if (step->attend.unit_count > 0) {
-        BSATTN_TRY(start_attend(cuda, &step->attend));
+        BSATTN_TRY(start_attend(cuda, step));
     }
     BSATTN_TRY(bsattn_cuda_event_record(step->end, cuda->queue.compute));
     cuda->recorded += 2;

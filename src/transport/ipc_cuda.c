@@ -373,8 +373,7 @@ static bsattn_status_t ipc_bind(bsattn_exchange_t *exchange)
     return BSATTN_OK;
 }
 
-/* Enqueue: rows into the other rank's buffer, as soon as it is free. The attend of the step waits for kernels that
- * bring rows together, here or at step 0 in the backend; the copy engines, which do the rest, it leaves alone. */
+/* Enqueue: rows into the other rank's buffer, as soon as it is free. */
 static bsattn_status_t push(ipc_transport_t *ipc, const ipc_exchange_t *x,
                             bsattn_cuda_queue_t *queue)
 {
@@ -384,10 +383,7 @@ static bsattn_status_t push(ipc_transport_t *ipc, const ipc_exchange_t *x,
 
     if (x->uses_outbox) {
         /* The copy out of it before this one is done: it was on this stream. */
-        BSATTN_TRY(bsattn_outgoing_write(&x->outgoing, ipc->outbox.memory, stream));
-    }
-    if (x->uses_outbox || (x->super.params.step == 0)) {
-        BSATTN_TRY(bsattn_cuda_queue_compute_after_exchange(queue));
+        BSATTN_TRY(bsattn_outbox_fill(&ipc->outbox, &x->outgoing, queue));
     }
     BSATTN_TRY(bsattn_driver_wait(stream, own_flag(ipc, to, false), message));
     if (x->uses_outbox) {

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "transport/outgoing_cuda.h"
 
-#include "backend/queue_cuda.h"
 #include "kernels/attend_cuda.h"
 
 #include <stdlib.h>
@@ -238,6 +237,14 @@ bsattn_status_t bsattn_outbox_reserve(bsattn_outbox_t *outbox, size_t bytes, int
     BSATTN_TRY(status);
     ++outbox->uses;
     return BSATTN_OK;
+}
+
+bsattn_status_t bsattn_outbox_fill(const bsattn_outbox_t *outbox, const bsattn_outgoing_t *outgoing,
+                                   bsattn_cuda_queue_t *queue)
+{
+    BSATTN_TRY(bsattn_outgoing_write(outgoing, outbox->memory, queue->exchange));
+    return bsattn_outgoing_is_few(outgoing) ? BSATTN_OK
+                                            : bsattn_cuda_queue_compute_after_exchange(queue);
 }
 
 void bsattn_outbox_drop(bsattn_outbox_t *outbox)

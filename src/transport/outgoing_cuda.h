@@ -4,6 +4,7 @@
 #ifndef BSATTN_TRANSPORT_OUTGOING_CUDA_H
 #define BSATTN_TRANSPORT_OUTGOING_CUDA_H
 
+#include "backend/queue_cuda.h"
 #include "transport/transport.h"
 
 #include <cuda_runtime.h>
@@ -50,6 +51,10 @@ typedef struct bsattn_outbox {
  *  @param grown_p  receives by how many bytes it grew
  *  @return BSATTN_OK, BSATTN_ERR_MEMORY or BSATTN_ERR_ENVIRONMENT */
 bsattn_status_t bsattn_outbox_reserve(bsattn_outbox_t *outbox, size_t bytes, int64_t *grown_p);
+
+/** Enqueue on the exchange stream: bring rows together in the outbox. */
+bsattn_status_t bsattn_outbox_fill(const bsattn_outbox_t *outbox, const bsattn_outgoing_t *outgoing,
+                                   bsattn_cuda_queue_t *queue);
 
 /** The end of a use that was reserved for; the last frees. */
 void bsattn_outbox_drop(bsattn_outbox_t *outbox);

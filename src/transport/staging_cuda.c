@@ -195,8 +195,7 @@ bsattn_status_t bsattn_staged_start(bsattn_staged_t *staged)
 
     BSATTN_TRY(bsattn_cuda_queue_exchange_after_compute(staged->queue));
     if (staged->uses_outbox) {
-        BSATTN_TRY(
-            bsattn_outgoing_write(&staged->outgoing, staged->staging->outbox.memory, stream));
+        BSATTN_TRY(bsattn_outbox_fill(&staged->staging->outbox, &staged->outgoing, staged->queue));
     }
     BSATTN_TRY(bsattn_cuda_event_record(staged->ready, stream));
     if (staged->uses_in) {
