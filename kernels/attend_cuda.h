@@ -139,7 +139,8 @@ typedef struct bsattn_attend_cuda_params {
                              launches, s and m being scores times scale * log2(e), the order within 16 rows
                              being the kernel's own; NULL if every row is first and last */
     float *state_ml;    /**< [b, Hq, state_rows, 2]: m (-inf if no key was seen) and l */
-    uint32_t *counters; /**< [2], zero before the first launch; zero again after each */
+    uint32_t *counters; /**< [2], zero before the first launch; zero again after each that did not
+                             fail */
 } bsattn_attend_cuda_params_t;
 
 enum { BSATTN_CUDA_ARGUMENT_BYTES = 1280 };
@@ -164,8 +165,8 @@ typedef struct bsattn_cuda_kernel {
     bsattn_tile_shape_t (*shape)(const bsattn_problem_t *problem, bool pairs, double spread);
     /** Put a launch together, for the device that is current.
      *  @param params  unit_count > 0
-     *  @param spare   multiprocessors to leave to others until the second launch; a kernel whose CTAs
-     *                 come and go needs none
+     *  @param spare   multiprocessors to leave to others until the second launch. Less than half of
+     *                 all are, and none by a kernel whose CTAs come and go or share multiprocessors
      *  @return a cudaError_t, 0 for success */
     int (*prepare)(const bsattn_attend_cuda_params_t *params, int spare,
                    bsattn_cuda_launch_t *launch);
@@ -201,9 +202,9 @@ int bsattn_attend_cuda(const bsattn_cuda_kernel_t *kernel,
                        const bsattn_attend_cuda_params_t *params, struct CUstream_st *stream);
 
 /** The same, beside kernels of others: some multiprocessors are left to them, and join in when they are
- *  through. It is complete when both streams are.
- *  @param spare  multiprocessors; 0: all are taken at once
- *  @param later  holds the others' kernels, behind all that the launch itself needs */
+ *  through. It is complete when both streams are: a launch with the same counters waits for both.
+ *  @param spare  multiprocessors, as for prepare; 0: all are taken at once
+ *  @param later  holds the others' kernels, behind all that the launch itself waits for on stream */
 int bsattn_attend_cuda_beside(const bsattn_cuda_kernel_t *kernel,
                               const bsattn_attend_cuda_params_t *params, int spare,
                               struct CUstream_st *stream, struct CUstream_st *later);

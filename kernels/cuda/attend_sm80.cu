@@ -14,7 +14,6 @@
 #include <atomic>
 #include <cuda_runtime.h>
 #include <math.h>
-#include <string.h>
 
 using namespace bsattn;
 
@@ -1026,15 +1025,16 @@ __global__ void __launch_bounds__(C::THREADS, C::CTAS)
     Loader<C> loader = {params, shared_address(memory)};
     Worker<C> worker = {params, shared_address(memory)};
 
-    loader.clear();
     if (thread_index() == 0) {
         read_unit(params,
-                  (dealing.dealt > 0) ? blockIdx.x : bsattn_units_take(params.counters, dealing),
+                  bsattn_units_dealt(dealing, 1) ? blockIdx.x
+                                                 : bsattn_units_take(params.counters, dealing),
                   slots[0]);
     }
     __syncthreads();
     bool more = slots[0].key_tiles != 0;
     if (more) {
+        loader.clear();
         loader.begin(slots[0]);
     }
 #pragma unroll 1
@@ -1134,8 +1134,9 @@ int prepare(const bsattn_attend_cuda_params_t *params, int spare, bsattn_cuda_la
     static_assert(sizeof(Arguments) <= sizeof(launch->argument), "room for them");
     Arguments *arguments = reinterpret_cast<Arguments *>(launch->argument);
     arguments->params = *params;
+    /* Where CTAs share multiprocessors the GPU spreads them, and fewer leave none free. */
     arguments->dealing = bsattn_deal(params->unit_count, plan.places,
-                                     spare * plan.per_multiprocessor, 1, launch);
+                                     (plan.per_multiprocessor == 1) ? spare : 0, 1, launch);
     launch->function = is_b ? reinterpret_cast<const void *>(attend_kernel<B>)
                             : reinterpret_cast<const void *>(attend_kernel<A>);
     launch->threads = is_b ? B::THREADS : A::THREADS;

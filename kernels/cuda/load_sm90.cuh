@@ -144,7 +144,9 @@ template <class C> struct Fetcher {
     __device__ __forceinline__ bool publish_first(int team)
     {
         /* The first teams of all CTAs come first: few units spread over all multiprocessors. */
-        return publish((arguments.dealing.dealt > 0) ? (uint32_t)team * gridDim.x + blockIdx.x : take());
+        return publish(bsattn_units_dealt(arguments.dealing, C::TEAMS)
+                           ? (uint32_t)team * gridDim.x + blockIdx.x
+                           : take());
     }
 
     /* A unit is taken once there is room for it: a team holds one in reserve, not two. */

@@ -3,7 +3,8 @@
  * @file unit.cuh
  * The order in which units of work are numbered (attend_cuda.h): within a list by groups of
  * stream_group streams, within a group item by item, longest first, streams of the group together.
- * Units with near numbers run at the same time and share their keys through the L2.
+ * Units with near numbers run at the same time and share their keys through the L2. And how they are
+ * dealt to those that take them.
  */
 #ifndef BSATTN_KERNELS_CUDA_UNIT_CUH
 #define BSATTN_KERNELS_CUDA_UNIT_CUH
@@ -56,28 +57,37 @@ bsattn_unit_at(const bsattn_attend_cuda_params_t &params, uint32_t unit)
 
 /** How units come to those that take them: a CTA, or a team of one. */
 typedef struct bsattn_dealing {
-    uint32_t dealt;  /**< the first units, one to each taker by its number; then by the counter. 0: all by
-                          the counter, for takers that begin when others may have taken everything */
+    uint32_t dealt;  /**< the first units, one to each taker of the first launch by its number; all others
+                          by the counter */
     uint32_t takers; /**< of both launches where there are two */
 } bsattn_dealing_t;
 
 /** Divide the places that a device has for CTAs.
  *  @param places  CTAs that are resident at a time
- *  @param spare   of these, to be left to others at first
+ *  @param spare   of these, to be left to others at first; less than half are
  *  @param teams   takers of a CTA
  *  @param launch  receives ctas and late_ctas */
 static inline bsattn_dealing_t bsattn_deal(int64_t unit_count, int places, int spare, int teams,
                                            bsattn_cuda_launch_t *launch)
 {
     bsattn_dealing_t dealing;
-    unsigned most = (unsigned)((spare < places) ? places - spare : places);
+    int most_spare = (places - 1) / 2; /* the first launch is told by its size from the second */
+    unsigned most = (unsigned)(places - ((spare < most_spare) ? spare : most_spare));
     unsigned all = (unsigned)((unit_count < places) ? unit_count : places);
 
     launch->ctas = (all < most) ? all : most;
     launch->late_ctas = all - launch->ctas;
+    dealing.dealt = launch->ctas * (unsigned)teams;
     dealing.takers = all * (unsigned)teams;
-    dealing.dealt = (launch->late_ctas > 0) ? 0 : dealing.takers;
     return dealing;
+}
+
+/** @param teams  takers of a CTA
+ *  @return whether this CTA is of the first launch */
+static __device__ __forceinline__ bool bsattn_units_dealt(const bsattn_dealing_t &dealing,
+                                                          uint32_t teams)
+{
+    return gridDim.x * teams == dealing.dealt;
 }
 
 /** @return the number of the next unit; there may be no such unit */
@@ -94,6 +104,7 @@ static __device__ __forceinline__ void bsattn_units_end(uint32_t *counters,
 {
     __threadfence();
     if (atomicAdd(counters + 1, 1u) == dealing.takers - 1) {
+        __threadfence(); /* what the others took is taken */
         counters[0] = 0;
         counters[1] = 0;
     }
