@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "backend/launch_cuda.h"
 #include "backend/lists.h"
@@ -793,6 +794,15 @@ static void follow(const bsattn_gpu_case_t *gpu, cudaStream_t follower, cudaStre
     BSATTN_GPU_TRY(cudaStreamWaitEvent(follower, gpu->reached, 0));
 }
 
+/* Longer than a launch of the other stream takes. */
+static void CUDART_CB wait_a_while(void *unused)
+{
+    struct timespec time = {.tv_nsec = 1000000};
+
+    (void)unused;
+    (void)nanosleep(&time, NULL);
+}
+
 static int launch(const bsattn_gpu_case_t *gpu, const bsattn_attend_cuda_params_t *params)
 {
     int error;
@@ -801,10 +811,29 @@ static int launch(const bsattn_gpu_case_t *gpu, const bsattn_attend_cuda_params_
         return bsattn_attend_cuda(gpu->params.kernel, params, NULL);
     }
     follow(gpu, gpu->later, NULL);
+    if (gpu->params.order != BSATTN_GPU_TOGETHER) {
+        BSATTN_GPU_TRY(cudaLaunchHostFunc(
+            (gpu->params.order == BSATTN_GPU_LATE_LAST) ? gpu->later : NULL, wait_a_while, NULL));
+    }
     error =
         bsattn_attend_cuda_beside(gpu->params.kernel, params, gpu->params.spare, NULL, gpu->later);
     follow(gpu, NULL, gpu->later);
     return error;
+}
+
+bool bsattn_gpu_case_divided(const bsattn_gpu_case_t *gpu)
+{
+    bsattn_cuda_launch_t launch;
+
+    for (int s = 0; s < gpu->params.launches; ++s) {
+        const bsattn_attend_cuda_params_t *params = &gpu->launches[s].params[0];
+        if ((params->unit_count > 0) &&
+            (gpu->params.kernel->prepare(params, gpu->params.spare, &launch) == 0) &&
+            (launch.late_ctas > 0)) {
+            return true;
+        }
+    }
+    return false;
 }
 
 static int launch_all(const bsattn_gpu_case_t *gpu, int set)

@@ -11,6 +11,15 @@
 #include "base/stats.h"
 #include "kernels/attend_cuda.h"
 
+/** How the two parts of a divided launch come: as they may, the second when the first is done, or the
+ *  second first. */
+typedef enum bsattn_gpu_order {
+    BSATTN_GPU_TOGETHER,
+    BSATTN_GPU_LATE_LAST,
+    BSATTN_GPU_LATE_FIRST,
+    BSATTN_GPU_ORDER_COUNT
+} bsattn_gpu_order_t;
+
 /** What to make. */
 typedef struct bsattn_gpu_params {
     bsattn_problem_t problem;
@@ -22,7 +31,8 @@ typedef struct bsattn_gpu_params {
                             [b, N, Hk, D] */
     bool heads_differ; /**< packed: each key head has places of its own, and no blocks that its
                             query heads do not see */
-    int spare;         /**< multiprocessors that join a launch later, 0: none */
+    int spare; /**< multiprocessors that are left to a second part of each launch, 0: none */
+    bsattn_gpu_order_t order; /**< of the two parts */
     int sets;          /**< >= 1: inputs and outputs that take turns */
     uint64_t seed;
 } bsattn_gpu_params_t;
@@ -64,7 +74,7 @@ typedef struct bsattn_gpu_case {
     size_t state_rows;       /**< of all heads and batch items */
     size_t state_group_rows; /**< every second group of so many rows is nobody's */
     uint32_t *counters;
-    struct CUstream_st *later; /**< for those that join later; NULL: none */
+    struct CUstream_st *later; /**< for the second parts; NULL: none */
     struct CUevent_st *reached;
     void **memory; /**< all that is to be released, in device memory */
     size_t memory_count;
@@ -99,6 +109,9 @@ void bsattn_gpu_case_pack(bsattn_gpu_case_t *gpu);
 
 /** NaN in all that a run must write. */
 void bsattn_gpu_case_poison(bsattn_gpu_case_t *gpu);
+
+/** @return whether any launch of the case comes in two parts on this GPU */
+bool bsattn_gpu_case_divided(const bsattn_gpu_case_t *gpu);
 
 /** Run everything once and wait. @return the error of CUDA, 0 for success */
 int bsattn_gpu_case_run(bsattn_gpu_case_t *gpu, int set);

@@ -23,7 +23,7 @@
 
 #define COUNT_OF(_array) (sizeof(_array) / sizeof((_array)[0]))
 
-enum { LAUNCHES_MAX = 4, COUNT_DEFAULT = 200 };
+enum { LAUNCHES_MAX = 4, SPARE_MAX = 100, COUNT_DEFAULT = 200 };
 
 static const double check_pairs = 2e6;
 
@@ -118,13 +118,14 @@ static void draw(test_case_t *test, const bsattn_cuda_kernel_t *kernel)
         .problem = test->drawn.problem,
         .pattern = test->drawn.pattern,
         .kernel = kernel,
-        .launches = one_in(test, 2) ? 1 : 1 + below(test, LAUNCHES_MAX),
-        .packed = one_in(test, 3),
-        .heads_differ = one_in(test, 3),
-        .spare = one_in(test, 4) ? 1 + below(test, 160) : 0,
         .sets = 1,
         .seed = test->drawn.seed,
     };
+    test->params.launches = one_in(test, 2) ? 1 : 1 + below(test, LAUNCHES_MAX);
+    test->params.packed = one_in(test, 3);
+    test->params.heads_differ = one_in(test, 3);
+    test->params.spare = one_in(test, 3) ? 1 + below(test, SPARE_MAX) : 0;
+    test->params.order = (bsattn_gpu_order_t)below(test, BSATTN_GPU_ORDER_COUNT);
     test->plant = one_in(test, 2) ? PLANT_NOTHING : (plant_t)below(test, PLANT_COUNT);
     test->token = below(test, (int)test->drawn.problem.seq_len);
     test->without_lse = one_in(test, 6);
@@ -192,11 +193,11 @@ static bool fails(const test_case_t *test, const char *what)
     const bsattn_problem_t *p = &test->drawn.problem;
 
     printf("FAILED: %s\n    test_attend_cuda %s 1 %" PRIu64 " %" PRId64 ": b %" PRId64 " N %" PRId64
-           " Hq %d Hk %d D %d B %d %s%s scale %g, '%s', %d launches, %d spare%s%s%s\n",
+           " Hq %d Hk %d D %d B %d %s%s scale %g, '%s', %d launches, %d spare in order %d%s%s%s\n",
            what, test->kernel_name, test->seed, test->index, p->batch, p->seq_len, p->heads_q,
            p->heads_kv, p->head_dim, p->block, bsattn_dtype_name(p->dtype),
            (p->causal != 0) ? " causal" : "", p->scale, test->drawn.pattern, test->params.launches,
-           test->params.spare, test->params.packed ? ", packed" : "",
+           test->params.spare, (int)test->params.order, test->params.packed ? ", packed" : "",
            test->params.heads_differ ? ", heads differ" : "", plant_names[test->plant]);
     (void)fflush(stdout);
     return false;
@@ -342,6 +343,7 @@ static int run_kernel(const char *name, int64_t count, uint64_t seed, int64_t fi
 {
     const bsattn_cuda_kernel_t *kernel = bsattn_gpu_kernel(name);
     int failed = 0;
+    int divided = 0;
 
     for (int64_t i = first; i < first + count; ++i) {
         test_case_t test = {.kernel_name = name, .seed = seed, .index = i};
@@ -349,10 +351,16 @@ static int run_kernel(const char *name, int64_t count, uint64_t seed, int64_t fi
 
         draw(&test, kernel);
         bsattn_gpu_case_init(&gpu, &test.params);
+        divided += bsattn_gpu_case_divided(&gpu) ? 1 : 0;
         failed += check_case(&test, &gpu) ? 0 : 1;
         bsattn_gpu_case_free(&gpu);
     }
-    printf("%s: %" PRId64 " cases, %d failed\n", name, count, failed);
+    printf("%s: %" PRId64 " cases, launches divided in %d, %d failed\n", name, count, divided,
+           failed);
+    if ((kernel == &bsattn_attend_sm90) && (divided == 0) && (count >= COUNT_DEFAULT)) {
+        printf("FAILED: sm90: no launch was divided\n");
+        ++failed;
+    }
     return failed;
 }
 
