@@ -336,7 +336,8 @@ typedef struct bsattn_timings {
     double attend_ms;   /**< kernels at work */
     double exchange_ms; /**< from the start of each exchange to its observed end, summed over
                              steps */
-    double exposed_ms;  /**< exchange time during which the kernels stood still */
+    double exposed_ms;  /**< exchange time during which the kernels stood still; not multiprocessors
+                             that they leave to NCCL meanwhile */
 } bsattn_timings_t;
 
 /** Plan an execution. Collective. Predicts the memory first and refuses before allocating.

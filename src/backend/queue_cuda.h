@@ -9,12 +9,12 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/** Order is kept by events alone; the host waits inside the step loop only in rings of more steps than are
- *  enqueued ahead of the GPU. At step s:
+/** Order is kept by events alone. Inside the step loop the host waits where more is enqueued ahead of the GPU than
+ *  its streams hold, where NCCL takes its time to enqueue, and for messages that MPI carries. At step s:
  *  1. the beginning of the exchange makes `exchange` wait for what `compute` holds so far (attend(s-1), after
- *     which its chunk's buffer is free); chunk s is sent and chunk s+1 received on `exchange`;
- *  2. attend(s) is enqueued on `compute`, behind kernels of the exchange that bring rows together; where NCCL's
- *     kernel wants multiprocessors, the part of it that joins in on these is enqueued on `exchange`;
+ *     which its chunk's buffer is free); what the plan has for step s is sent and chunk s+1 received on `exchange`;
+ *  2. attend(s) is enqueued on `compute`, behind kernels that bring rows together for another rank; where it leaves
+ *     multiprocessors to the exchange, a second part of it, to take these over, on `exchange`;
  *  3. the transport's wait(s) makes `compute` wait for the exchange. */
 typedef struct bsattn_cuda_queue {
     cudaStream_t compute;

@@ -11,10 +11,6 @@
 #include <stdlib.h>
 #include <time.h>
 
-/* A stream holds only so many operations: enqueuing more blocks in a CUDA call, which watches no deadline. A
- * long ring is enqueued no further ahead than this. */
-enum { STEPS_AHEAD = 64 };
-
 /* How long to look without pause for an execution to be done, and the pauses after that. */
 static const double spin_ms = 0.2;
 static const long pause_us = 30;
@@ -218,6 +214,7 @@ static bsattn_status_t run(bsattn_plan_t *plan, const bsattn_tensors_t *tensors)
 {
     const bsattn_backend_ops_t *backend = plan->context->backend->ops;
     int local_count = plan->context->transport->local_count;
+    int ahead = plan->steps_ahead;
     bsattn_status_t status = BSATTN_OK;
 
     for (int i = 0; i < local_count; ++i) {
@@ -229,8 +226,8 @@ static bsattn_status_t run(bsattn_plan_t *plan, const bsattn_tensors_t *tensors)
         backend->mark(BSATTN_MARK_STEP);
         status = run_step(plan->locals, local_count, step);
         backend->unmark();
-        for (int i = 0; (step >= STEPS_AHEAD) && (i < local_count) && (status == BSATTN_OK); ++i) {
-            status = wait_for_step(&plan->locals[i], step - STEPS_AHEAD);
+        for (int i = 0; (step >= ahead) && (i < local_count) && (status == BSATTN_OK); ++i) {
+            status = wait_for_step(&plan->locals[i], step - ahead);
         }
     }
     BSATTN_TRY(status);

@@ -106,6 +106,25 @@ static bsattn_exchange_params_t exchange_params(const bsattn_plan_t *plan, int i
     };
 }
 
+/* A stream holds so many operations: enqueuing more blocks in a CUDA call, which watches no deadline. */
+enum { OPERATIONS_AHEAD = 1024, OPERATIONS_OF_STEP = 16 };
+
+static int steps_ahead(const bsattn_plan_t *plan)
+{
+    int64_t most = 0;
+
+    for (int i = 0; i < plan->context->transport->local_count; ++i) {
+        const bsattn_local_t *local = &plan->locals[i];
+        for (int s = 0; s < local->schedule.step_count; ++s) {
+            const bsattn_exchange_t *exchange = local->exchanges[s];
+            most =
+                ((exchange != NULL) && (exchange->operations > most)) ? exchange->operations : most;
+        }
+    }
+    most = OPERATIONS_AHEAD / (OPERATIONS_OF_STEP + most);
+    return (most > 1) ? (int)most : 1;
+}
+
 static bsattn_status_t local_exchanges(const bsattn_plan_t *plan, int index, bsattn_local_t *local)
 {
     bsattn_transport_t *transport = plan->context->transport;
@@ -341,6 +360,7 @@ static bsattn_status_t build_exchanges(bsattn_plan_t *plan)
     for (int i = 0; i < plan->context->transport->local_count; ++i) {
         BSATTN_TRY(local_exchanges(plan, i, &plan->locals[i]));
     }
+    plan->steps_ahead = steps_ahead(plan);
     return BSATTN_OK;
 }
 

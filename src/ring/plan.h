@@ -30,6 +30,7 @@ struct bsattn_plan {
     bsattn_demand_t demand;
     bsattn_estimate_t *estimate;
     bsattn_local_t *locals; /**< [local_count] */
+    int steps_ahead;        /**< >= 1: so many steps are enqueued ahead of a device */
 };
 
 /** @return the kernels that compute: they may depend on the problem */

@@ -19,12 +19,7 @@ static bsattn_status_t find(const char *name, unsigned version, void **function_
     enum cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
     cudaError_t error;
 
-#if CUDART_VERSION >= 12050
     error = cudaGetDriverEntryPointByVersion(name, function_p, version, cudaEnableDefault, &found);
-#else
-    (void)version;
-    error = cudaGetDriverEntryPoint(name, function_p, cudaEnableDefault, &found);
-#endif
     if ((error != cudaSuccess) || (found != cudaDriverEntryPointSuccess) || (*function_p == NULL)) {
         (void)cudaGetLastError();
         return bsattn_fail(BSATTN_ERR_ENVIRONMENT, "the CUDA driver has no %s: %s", name,

@@ -11,9 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Multiprocessors that an attend leaves to NCCL's kernel until that is through. Measured on two H100s: 8 make an
- * exchange slower, more than 16 hardly faster. */
-enum { SPARE = 16 };
+/* An attend leaves one multiprocessor of so many to NCCL's kernel, or to the copies around puts, until that is through.
+ * Measured on two H100s: with 8 of 132 an exchange is slower, with more than 16 hardly faster. */
+enum { SPARE_OF = 8 };
 
 /* How long a healthy communicator may take to be finalized before it is aborted. */
 static const double finalize_ms = 5000.0;
@@ -23,6 +23,7 @@ typedef struct nccl_transport {
     bsattn_nccl_comm_t comm;
     int device;
     int version;
+    int spare; /* multiprocessors that an attend leaves to an exchange */
     bsattn_outbox_t outbox;
     bsattn_nccl_put_t *put; /* NULL: by ncclSend and ncclRecv */
 } nccl_transport_t;
@@ -100,7 +101,11 @@ static bsattn_status_t nccl_prepare(bsattn_transport_t *transport,
         return status;
     }
     x->super.device_bytes = x->outgoing.device_bytes + grown;
-    queue->spare = SPARE;
+    if (nccl->put != NULL) {
+        x->super.operations = bsattn_nccl_put_operations(
+            x->outgoing.bytes, (size_t)params->receive.rows * params->row_bytes);
+    }
+    queue->spare = nccl->spare;
     *exchange_p = &x->super;
     return BSATTN_OK;
 }
@@ -231,8 +236,12 @@ static bsattn_status_t look_at_greeting(void *arg, bool *done_p)
 {
     const greeting_t *greeting = arg;
 
-    BSATTN_TRY(bsattn_nccl_look(&greeting->nccl->comm, "the first message", done_p));
-    return bsattn_cuda_look(cudaStreamQuery(greeting->stream), "cudaStreamQuery", done_p);
+    bool settled = false;
+
+    BSATTN_TRY(bsattn_nccl_look(&greeting->nccl->comm, "the first message", &settled));
+    BSATTN_TRY(bsattn_cuda_look(cudaStreamQuery(greeting->stream), "cudaStreamQuery", done_p));
+    *done_p = *done_p && settled;
+    return BSATTN_OK;
 }
 
 /* The hops that are not connected, one after the other. */
@@ -355,8 +364,8 @@ int bsattn_nccl_version(void)
     return (ncclGetVersion(&version) == ncclSuccess) ? version : 0;
 }
 
-/* How chunks are asked to move. Puts only by name: they were measured to be slower where the
- * computation covers the exchange, though faster where it does not. */
+/* How chunks are asked to move. Puts only by name: they were measured to be slower, but for ranks that share
+ * a GPU where the computation does not cover the exchange. */
 typedef enum nccl_mode { MODE_AUTO, MODE_SENDRECV, MODE_PUT } nccl_mode_t;
 
 static const char *const ways[] = {
@@ -449,6 +458,18 @@ static bsattn_status_t nccl_alloc(bsattn_transport_t *transport)
     return BSATTN_OK;
 }
 
+static bsattn_status_t nccl_device(nccl_transport_t *nccl)
+{
+    int multiprocessors = 0;
+
+    BSATTN_TRY(bsattn_cuda_check(cudaSetDevice(nccl->device), "cudaSetDevice"));
+    BSATTN_TRY(bsattn_cuda_check(
+        cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, nccl->device),
+        "cudaDeviceGetAttribute"));
+    nccl->spare = multiprocessors / SPARE_OF;
+    return BSATTN_OK;
+}
+
 /* Collective, step by step: no rank goes on where another cannot. */
 static bsattn_status_t nccl_init(nccl_transport_t *nccl)
 {
@@ -458,8 +479,7 @@ static bsattn_status_t nccl_init(nccl_transport_t *nccl)
     BSATTN_TRY(bsattn_transport_agree(transport, nccl_alloc(transport)));
     BSATTN_TRY(bsattn_transport_agree(transport, read_mode(&invitation.mode)));
     nccl->version = bsattn_nccl_version();
-    BSATTN_TRY(bsattn_transport_agree(
-        transport, bsattn_cuda_check(cudaSetDevice(nccl->device), "cudaSetDevice")));
+    BSATTN_TRY(bsattn_transport_agree(transport, nccl_device(nccl)));
     BSATTN_TRY(bsattn_transport_agree(transport, invite(nccl, &invitation)));
     BSATTN_TRY(bsattn_transport_agree(transport, join(nccl, &invitation)));
     transport->way = ways[invitation.mode];

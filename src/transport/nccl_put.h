@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /**
  * @file nccl_put.h
- * Messages by one-sided puts: copy engines within a host, the network beyond it, and no
- * multiprocessor in either.
+ * Messages by one-sided puts: copy engines within a host, the network beyond it, and no kernel of NCCL
+ * in either.
  *
  * NCCL puts from and into windows alone, and a window is memory that NCCL can map into other
  * processes, registered by all ranks together. The buffers of a plan are neither (cudaMalloc, and
@@ -31,6 +31,9 @@ bsattn_status_t bsattn_nccl_put_open(bsattn_nccl_put_t *put);
 
 /** Before the communicator is finalized, or after it was given up. @param put  may be NULL */
 void bsattn_nccl_put_destroy(bsattn_nccl_put_t *put);
+
+/** @return stream operations of a message, about as many as NCCL's calls come to */
+int64_t bsattn_nccl_put_operations(size_t out_bytes, size_t in_bytes);
 
 /** Enqueue a message, in the order of the stream. Who it is for and who it is from do the same. */
 bsattn_status_t bsattn_nccl_put_move(bsattn_nccl_put_t *put, const bsattn_nccl_message_t *message,

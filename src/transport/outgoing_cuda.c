@@ -242,6 +242,9 @@ bsattn_status_t bsattn_outbox_reserve(bsattn_outbox_t *outbox, size_t bytes, int
 bsattn_status_t bsattn_outbox_fill(const bsattn_outbox_t *outbox, const bsattn_outgoing_t *outgoing,
                                    bsattn_cuda_queue_t *queue)
 {
+    if (outbox->bytes < outgoing->bytes) {
+        return bsattn_cuda_fail_memory(outgoing->bytes, " for bringing a message together");
+    }
     BSATTN_TRY(bsattn_outgoing_write(outgoing, outbox->memory, queue->exchange));
     return bsattn_outgoing_is_few(outgoing) ? BSATTN_OK
                                             : bsattn_cuda_queue_compute_after_exchange(queue);

@@ -52,7 +52,10 @@ typedef struct bsattn_outbox {
  *  @return BSATTN_OK, BSATTN_ERR_MEMORY or BSATTN_ERR_ENVIRONMENT */
 bsattn_status_t bsattn_outbox_reserve(bsattn_outbox_t *outbox, size_t bytes, int64_t *grown_p);
 
-/** Enqueue on the exchange stream: bring rows together in the outbox. */
+/** Enqueue on the exchange stream: bring rows together in the outbox. Where a kernel does that, compute waits for
+ *  it, as queue_cuda.h says.
+ *  @return BSATTN_OK, BSATTN_ERR_ENVIRONMENT, or BSATTN_ERR_MEMORY if the outbox was lost when it could not
+ *          grow */
 bsattn_status_t bsattn_outbox_fill(const bsattn_outbox_t *outbox, const bsattn_outgoing_t *outgoing,
                                    bsattn_cuda_queue_t *queue);
 

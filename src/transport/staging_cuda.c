@@ -110,7 +110,9 @@ static bsattn_status_t staging_stream(bsattn_staging_t *staging)
     if (staging->stream != NULL) {
         return BSATTN_OK;
     }
-    BSATTN_TRY(bsattn_cuda_event_create(&staging->arrived));
+    if (staging->arrived == NULL) {
+        BSATTN_TRY(bsattn_cuda_event_create(&staging->arrived));
+    }
     return bsattn_cuda_check(cudaStreamCreateWithFlags(&staging->stream, cudaStreamNonBlocking),
                              "cudaStreamCreateWithFlags");
 }

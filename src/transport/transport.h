@@ -64,7 +64,7 @@ typedef struct bsattn_transport_ops {
      *  @return BSATTN_OK, BSATTN_ERR_MEMORY or BSATTN_ERR_ENVIRONMENT, the same on all ranks */
     bsattn_status_t (*connect)(bsattn_transport_t *transport, const int *hops, int hop_count);
 
-    /** Prepare an exchange. @return BSATTN_OK, BSATTN_ERR_MEMORY, BSATTN_ERR_ENVIRONMENT or
+    /** Prepare an exchange; what attends of its queue have to mind is written there. @return BSATTN_OK, BSATTN_ERR_MEMORY, BSATTN_ERR_ENVIRONMENT or
      *  BSATTN_ERR_INPUT (more runs than MPI counts) */
     bsattn_status_t (*prepare)(bsattn_transport_t *transport,
                                const bsattn_exchange_params_t *params,
@@ -128,6 +128,8 @@ struct bsattn_exchange {
     bsattn_exchange_params_t params;
     int64_t device_bytes; /**< allocated by the transport for it on the GPU */
     int64_t host_bytes;   /**< the same in host memory */
+    int64_t
+        operations; /**< that its start enqueues on a stream, where they are more than a few; else 0 */
 };
 
 /** P ranks inside this process, driven one after the other.
@@ -155,7 +157,7 @@ bsattn_status_t bsattn_transport_nccl_create(const void *comm, double timeout_s,
 /** @return NCCL's version as it says itself, e.g. 23004; 0: not in this build */
 int bsattn_nccl_version(void);
 
-/** One rank per process of one host, each writing into the GPU memory of the next. Collective.
+/** One rank per process of one host, each writing into the GPU memory of those that it sends to. Collective.
  *  Parameters and results as for bsattn_transport_nccl_create(). */
 bsattn_status_t bsattn_transport_ipc_create(const void *comm, double timeout_s, int device,
                                             bsattn_transport_t **transport_p);
