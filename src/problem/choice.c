@@ -89,7 +89,7 @@ static bsattn_status_t trial_predict(trial_t *trial, const question_t *question,
 }
 
 /* Another layout cannot be clearly better if this one is no slower than its work divided evenly would
- * be, and the other must send as much.
+ * be, or the longest row of blocks, which is one rank's whatever the layout; and if the other must send as much.
  * @return how much; INT64_MAX if another might be faster */
 static int64_t hopeless_bytes(const trial_t *best)
 {
@@ -99,6 +99,7 @@ static int64_t hopeless_bytes(const trial_t *best)
     for (int rank = 0; rank < totals->ranks; ++rank) {
         attend_ms += best->estimate->ranks[rank].time_attend_ms / totals->ranks;
     }
+    attend_ms = fmax(attend_ms, best->estimate->longest_row_ms);
     return bsattn_clearly_faster(attend_ms, totals->time_ms) ? INT64_MAX : totals->bytes_sent;
 }
 

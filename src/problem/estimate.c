@@ -240,10 +240,8 @@ static void predict_memory(const build_t *build, const way_t *way,
                     memory->lists + memory->scratch + memory->staging + memory->libraries;
 }
 
-/* At every step the rank computes on one chunk while the next one comes in, at the cost of compute
- * time or not. */
-static void predict_time(const build_t *build, const way_t *way, int rank,
-                         const double *pairs_of_hop, bsattn_rank_estimate_t *out)
+/* @param pairs  of tokens, summed over query heads, of one batch item */
+static double attend_time_s(const build_t *build, double pairs)
 {
     const bsattn_problem_t *problem = &build->demand->pattern->problem;
     const bsattn_machine_t *machine = build->machine;
@@ -252,8 +250,18 @@ static void predict_time(const build_t *build, const way_t *way, int rank,
                              ? machine->flops_f32_per_s
                              : machine->flops_per_s;
 
+    return flops_per_pair * pairs / flops_per_s;
+}
+
+/* At every step the rank computes on one chunk while the next one comes in, at the cost of compute
+ * time or not. */
+static void predict_time(const build_t *build, const way_t *way, int rank,
+                         const double *pairs_of_hop, bsattn_rank_estimate_t *out)
+{
+    const bsattn_machine_t *machine = build->machine;
+
     for (int s = 0; s < way->route.step_count; ++s) {
-        double attend_s = flops_per_pair * pairs_of_hop[way->route.hops[s]] / flops_per_s;
+        double attend_s = attend_time_s(build, pairs_of_hop[way->route.hops[s]]);
         double exchange_s = 0.0;
 
         if (s + 1 < way->route.step_count) {
@@ -287,14 +295,32 @@ static bool exchange_exceeds(const build_t *build, const way_t *way, double limi
     return exceeds;
 }
 
-/* @param pairs_of_hop  [P], for this call alone */
-static bsattn_status_t predict_rank(const build_t *build, int rank, double *pairs_of_hop)
+/* What the longest query block takes wherever it is: its attend, and its keys but for those of a shard. */
+static double longest_row_s(const build_t *build, const bsattn_schedule_counts_t *counts)
+{
+    const bsattn_problem_t *problem = &build->demand->pattern->problem;
+    const bsattn_layout_t *layout = &build->demand->layout;
+    int64_t shard = (layout->blocks / layout->ranks + 1) * problem->block * problem->heads_kv;
+    double remote = fmax(0.0, (double)(counts->longest_keys - shard));
+    double bytes =
+        2.0 * (double)problem->batch * (double)bsattn_problem_row_bytes(problem) * remote;
+    double exchange_s = bytes / build->machine->link_bytes_per_s;
+    double attend_s = attend_time_s(build, counts->longest_pairs);
+
+    return build->machine->hides_exchange ? fmax(attend_s, exchange_s) : attend_s + exchange_s;
+}
+
+/* @param pairs_of_hop  [P], for this call alone
+ * @param row_s         receives what its longest query block takes */
+static bsattn_status_t predict_rank(const build_t *build, int rank, double *pairs_of_hop,
+                                    double *row_s)
 {
     const bsattn_demand_t *demand = build->demand;
     bsattn_schedule_counts_t counts;
 
     memset(pairs_of_hop, 0, (size_t)demand->layout.ranks * sizeof(double));
     BSATTN_TRY(bsattn_schedule_count(demand, rank, pairs_of_hop, &counts));
+    *row_s = longest_row_s(build, &counts);
     for (int w = 0; w < BSATTN_EXCHANGE_COUNT; ++w) {
         const way_t *way = &build->ways[w];
         if (way->estimate != NULL) {
@@ -314,13 +340,22 @@ static bsattn_status_t predict_ranks(const build_t *build)
 {
     int ranks = build->demand->layout.ranks;
     bool failed = false;
+    double longest_s = 0.0;
 
 #pragma omp parallel for num_threads(build->machine->threads) schedule(dynamic)                    \
     reduction(||                                                                                   \
-              : failed)
+              : failed) reduction(max                                                              \
+                                  : longest_s)
     for (int rank = 0; rank < ranks; ++rank) {
         double *pairs_of_hop = build->pairs_of_hop + (size_t)omp_get_thread_num() * (size_t)ranks;
-        failed = (predict_rank(build, rank, pairs_of_hop) != BSATTN_OK) || failed;
+        double row_s = 0.0;
+        failed = (predict_rank(build, rank, pairs_of_hop, &row_s) != BSATTN_OK) || failed;
+        longest_s = fmax(longest_s, row_s);
+    }
+    for (int w = 0; w < BSATTN_EXCHANGE_COUNT; ++w) {
+        if (build->ways[w].estimate != NULL) {
+            build->ways[w].estimate->longest_row_ms = 1e3 * longest_s;
+        }
     }
     return failed ? fail_memory() : BSATTN_OK;
 }

@@ -34,6 +34,8 @@ struct bsattn_estimate {
     bsattn_exchange_kind_t exchange; /**< that totals.exchange names */
     bsattn_estimate_totals_t totals;
     bsattn_rank_estimate_t *ranks; /**< [totals.ranks] */
+    double longest_row_ms; /**< the longest that one query block under one list takes, to attend
+                                        or to have its keys come: some rank's under every layout */
 };
 
 /** An exchange that is still to be chosen. */

@@ -77,6 +77,9 @@ typedef struct bsattn_schedule_counts {
     int64_t empty_rows;
     int64_t state_blocks; /**< as in bsattn_schedule_t */
     double pairs_token;   /**< unmasked token pairs, summed over query heads, of one batch item */
+    double longest_pairs; /**< of them, those of the query block that has most under one list, its
+                               diagonal left out */
+    int64_t longest_keys; /**< key rows that it sees, summed over key heads */
 } bsattn_schedule_counts_t;
 
 /** Count one rank's work. @param pairs_of_hop [P], added to: token pairs by hop summed over query

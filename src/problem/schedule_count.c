@@ -183,6 +183,21 @@ static int64_t add_row(const tally_t *tally, double queries, int heads, int64_t 
     return items;
 }
 
+/* Whether the row at hand is longer than all before. */
+static void note_longest(const tally_t *tally, double queries, int kv_heads,
+                         bsattn_schedule_counts_t *counts)
+{
+    int64_t tokens = 0;
+
+    for (int k = 0; k < tally->active_count; ++k) {
+        tokens += tally->tokens[tally->active[k]];
+    }
+    if (queries * (double)tokens > counts->longest_pairs) {
+        counts->longest_pairs = queries * (double)tokens;
+        counts->longest_keys = kv_heads * tokens;
+    }
+}
+
 bsattn_status_t bsattn_schedule_count(const bsattn_demand_t *demand, int rank, double *pairs_of_hop,
                                       bsattn_schedule_counts_t *counts_p)
 {
@@ -196,6 +211,7 @@ bsattn_status_t bsattn_schedule_count(const bsattn_demand_t *demand, int rank, d
 
     for (int c = 0; (c < demand->list_class_count) && (status == BSATTN_OK); ++c) {
         int heads = heads_in_list(demand, c);
+        int kv_heads = bsattn_demand_kv_heads(demand, demand->list_classes[c].kv_class);
         for (int64_t r = 0; (r < rows) && (status == BSATTN_OK); ++r) {
             double queries = (double)bsattn_demand_slot_tokens(demand, rank, r, 1);
             int64_t diagonals = 0;
@@ -203,6 +219,7 @@ bsattn_status_t bsattn_schedule_count(const bsattn_demand_t *demand, int rank, d
             if (status == BSATTN_OK) {
                 int64_t items = add_row(&tally, queries, heads, diagonals, pairs_of_hop, &counts);
                 states[r] |= (items > 1) ? 1 : 0;
+                note_longest(&tally, queries * heads, kv_heads, &counts);
             }
         }
     }
