@@ -76,9 +76,9 @@ static inline bsattn_dealing_t bsattn_deal(int64_t unit_count, int places, int s
     unsigned all = (unsigned)((unit_count < places) ? unit_count : places);
 
     launch->ctas = (all < most) ? all : most;
-    launch->late_ctas = all - launch->ctas;
     dealing.dealt = launch->ctas * (unsigned)teams;
-    dealing.takers = all * (unsigned)teams;
+    launch->late_ctas = (unit_count > dealing.dealt) ? all - launch->ctas : 0;
+    dealing.takers = (launch->ctas + launch->late_ctas) * (unsigned)teams;
     return dealing;
 }
 
