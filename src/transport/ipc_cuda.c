@@ -314,6 +314,7 @@ static bsattn_status_t ipc_prepare(bsattn_transport_t *transport,
         return status;
     }
     x->super.device_bytes = x->outgoing.device_bytes + grown;
+    x->super.operations = bsattn_outgoing_operations(&x->outgoing);
     *exchange_p = &x->super;
     return BSATTN_OK;
 }

@@ -39,6 +39,7 @@ bsattn_status_t bsattn_loop_cuda_prepare(bsattn_exchange_t *exchange, bsattn_loo
         return status;
     }
     exchange->device_bytes = half->outgoing.device_bytes;
+    exchange->operations = bsattn_outgoing_operations(&half->outgoing);
     *half_p = half;
     return BSATTN_OK;
 }

@@ -101,8 +101,9 @@ static bsattn_status_t nccl_prepare(bsattn_transport_t *transport,
         return status;
     }
     x->super.device_bytes = x->outgoing.device_bytes + grown;
+    x->super.operations = bsattn_outgoing_operations(&x->outgoing);
     if (nccl->put != NULL) {
-        x->super.operations = bsattn_nccl_put_operations(
+        x->super.operations += bsattn_nccl_put_operations(
             x->outgoing.bytes, (size_t)params->receive.rows * params->row_bytes);
     }
     queue->spare = nccl->spare;

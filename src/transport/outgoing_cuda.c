@@ -143,6 +143,13 @@ bool bsattn_outgoing_is_few(const bsattn_outgoing_t *outgoing)
     return outgoing->copies == NULL;
 }
 
+int64_t bsattn_outgoing_operations(const bsattn_outgoing_t *outgoing)
+{
+    bool one = (outgoing->range != NULL) || (outgoing->copies != NULL);
+
+    return one ? 0 : outgoing->send.part_count * (int64_t)outgoing->period;
+}
+
 static bsattn_status_t copy(void *to, const void *from, size_t bytes, cudaStream_t stream)
 {
     return bsattn_cuda_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream),

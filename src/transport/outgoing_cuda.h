@@ -35,6 +35,9 @@ void bsattn_outgoing_free(bsattn_outgoing_t *outgoing);
 bsattn_status_t bsattn_outgoing_write(const bsattn_outgoing_t *outgoing, void *to,
                                       cudaStream_t stream);
 
+/** @return stream operations that the writing takes, where they are more than a few; else 0 */
+int64_t bsattn_outgoing_operations(const bsattn_outgoing_t *outgoing);
+
 /** @return whether copy engines do the writing, for which the rows lie in few enough ranges, or in
  *          ranges that recur at even distances */
 bool bsattn_outgoing_is_few(const bsattn_outgoing_t *outgoing);

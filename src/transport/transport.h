@@ -64,8 +64,9 @@ typedef struct bsattn_transport_ops {
      *  @return BSATTN_OK, BSATTN_ERR_MEMORY or BSATTN_ERR_ENVIRONMENT, the same on all ranks */
     bsattn_status_t (*connect)(bsattn_transport_t *transport, const int *hops, int hop_count);
 
-    /** Prepare an exchange; what attends of its queue have to mind is written there. @return BSATTN_OK, BSATTN_ERR_MEMORY, BSATTN_ERR_ENVIRONMENT or
-     *  BSATTN_ERR_INPUT (more runs than MPI counts) */
+    /** Prepare an exchange; what attends of its queue have to mind is written there.
+     *  @return BSATTN_OK, BSATTN_ERR_MEMORY, BSATTN_ERR_ENVIRONMENT or BSATTN_ERR_INPUT (more runs than
+     *          MPI counts) */
     bsattn_status_t (*prepare)(bsattn_transport_t *transport,
                                const bsattn_exchange_params_t *params,
                                bsattn_exchange_t **exchange_p);
@@ -128,8 +129,7 @@ struct bsattn_exchange {
     bsattn_exchange_params_t params;
     int64_t device_bytes; /**< allocated by the transport for it on the GPU */
     int64_t host_bytes;   /**< the same in host memory */
-    int64_t
-        operations; /**< that its start enqueues on a stream, where they are more than a few; else 0 */
+    int64_t operations;   /**< of a stream, that its start takes where they are many; else 0 */
 };
 
 /** P ranks inside this process, driven one after the other.
