@@ -79,7 +79,7 @@ typedef struct bsattn_schedule_counts {
     double pairs_token;   /**< unmasked token pairs, summed over query heads, of one batch item */
     double longest_pairs; /**< of them, those of the query block that has most under one list, its
                                diagonal left out */
-    int64_t longest_keys; /**< key rows that it sees, summed over key heads */
+    int64_t longest_keys; /**< key rows that it sees at least, summed over key heads */
 } bsattn_schedule_counts_t;
 
 /** Count one rank's work. @param pairs_of_hop [P], added to: token pairs by hop summed over query

@@ -183,8 +183,9 @@ static int64_t add_row(const tally_t *tally, double queries, int heads, int64_t 
     return items;
 }
 
-/* Whether the row at hand is longer than all before. */
-static void note_longest(const tally_t *tally, double queries, int kv_heads,
+/* Whether the row at hand is longer than all before.
+ * @param branches  a key may be in all of them, and comes once */
+static void note_longest(const tally_t *tally, double queries, int kv_heads, int branches,
                          bsattn_schedule_counts_t *counts)
 {
     int64_t tokens = 0;
@@ -194,8 +195,16 @@ static void note_longest(const tally_t *tally, double queries, int kv_heads,
     }
     if (queries * (double)tokens > counts->longest_pairs) {
         counts->longest_pairs = queries * (double)tokens;
-        counts->longest_keys = kv_heads * tokens;
+        counts->longest_keys = kv_heads * (tokens / branches);
     }
+}
+
+static int branches_of(const bsattn_demand_t *demand, int list_class)
+{
+    const bsattn_pattern_t *pattern = demand->pattern;
+    int head = pattern->head_of_class[demand->list_classes[list_class].pattern_class];
+
+    return pattern->masks[pattern->mask_of_head[head]].branch_count;
 }
 
 bsattn_status_t bsattn_schedule_count(const bsattn_demand_t *demand, int rank, double *pairs_of_hop,
@@ -219,7 +228,7 @@ bsattn_status_t bsattn_schedule_count(const bsattn_demand_t *demand, int rank, d
             if (status == BSATTN_OK) {
                 int64_t items = add_row(&tally, queries, heads, diagonals, pairs_of_hop, &counts);
                 states[r] |= (items > 1) ? 1 : 0;
-                note_longest(&tally, queries * heads, kv_heads, &counts);
+                note_longest(&tally, queries * heads, kv_heads, branches_of(demand, c), &counts);
             }
         }
     }

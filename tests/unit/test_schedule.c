@@ -566,6 +566,85 @@ static void too_much_is_given_up(void **state)
     bsattn_pattern_destroy(pattern);
 }
 
+/* The layout taken, and its totals. The estimate is the caller's to destroy. */
+static bsattn_estimate_t *choose(const bsattn_pattern_t *pattern, int ranks, const char *layout,
+                                 const bsattn_machine_t *machine)
+{
+    bsattn_plan_params_t params = {.layout = layout, .exchange = "auto"};
+    bsattn_demand_t demand;
+    bsattn_estimate_t *estimate;
+
+    assert_int_equal(bsattn_estimate_choose(pattern, ranks, &params, machine, &demand, &estimate),
+                     0);
+    bsattn_demand_free(&demand);
+    return estimate;
+}
+
+/* Of a pattern and a machine, the layout that "auto" takes is what comparing all of them gives. */
+static void check_choice(const bsattn_pattern_t *pattern, int ranks,
+                         const bsattn_machine_t *machine)
+{
+    static const char *const tried[] = {"contiguous", "zigzag", "cyclic"};
+    bsattn_estimate_t *taken = choose(pattern, ranks, "auto", machine);
+    bsattn_estimate_t *best = NULL;
+
+    for (size_t i = 0; i < sizeof(tried) / sizeof(tried[0]); ++i) {
+        bsattn_estimate_t *other = choose(pattern, ranks, tried[i], machine);
+        const bsattn_estimate_totals_t *a = &other->totals;
+        const bsattn_estimate_totals_t *b = (best != NULL) ? &best->totals : NULL;
+        if ((b == NULL) || bsattn_clearly_faster(a->time_ms, b->time_ms) ||
+            (!bsattn_clearly_faster(b->time_ms, a->time_ms) && (a->bytes_sent < b->bytes_sent))) {
+            bsattn_estimate_destroy(best);
+            best = other;
+        } else {
+            bsattn_estimate_destroy(other);
+        }
+    }
+    assert_string_equal(taken->totals.layout, best->totals.layout);
+    assert_true(taken->totals.time_ms == best->totals.time_ms);
+    assert_int_equal(taken->totals.bytes_sent, best->totals.bytes_sent);
+    bsattn_estimate_destroy(best);
+    bsattn_estimate_destroy(taken);
+}
+
+static void layouts_given_up_are_no_better(void **state)
+{
+    static const char *const patterns[] = {
+        "dense",
+        "dense | dense",
+        "local(window=256)+global(tokens=64)",
+        "hierarchical(levels=1:256/4:1024/16:all,orient=rows)",
+        "global(tokens=64) | local(window=512) | sink(tokens=2000)",
+        "0@global(tokens=128);1-3@local(window=256)",
+    };
+    static const int rank_counts[] = {2, 5, 24};
+
+    (void)state;
+    for (size_t p = 0; p < sizeof(patterns) / sizeof(patterns[0]); ++p) {
+        for (int causal = 0; causal < 2; ++causal) {
+            bsattn_problem_t problem;
+            bsattn_pattern_t *pattern;
+
+            bsattn_problem_init(&problem);
+            problem.seq_len = 12000;
+            problem.causal = causal;
+            problem.heads_q = HEADS_Q;
+            problem.heads_kv = HEADS_KV;
+            assert_int_equal(bsattn_pattern_create(patterns[p], &problem, &pattern), 0);
+            /* From all exchange to all computation, one covering the other or not. */
+            for (int c = 0; c < 3 * 2 * 12; ++c) {
+                bsattn_machine_t machine = {.scratch_bytes = no_scratch,
+                                            .threads = 2,
+                                            .flops_per_s = 1e9,
+                                            .link_bytes_per_s = 1e4 * pow(4.0, c / 6),
+                                            .hides_exchange = (c / 3 % 2 != 0)};
+                check_choice(pattern, rank_counts[c % 3], &machine);
+            }
+            bsattn_pattern_destroy(pattern);
+        }
+    }
+}
+
 static void layouts_are_one_to_one(void **state)
 {
     static const int64_t counts[] = {1, 2, 5, 16, 97};
@@ -621,6 +700,7 @@ int main(void)
         cmocka_unit_test(every_pair_once_and_nothing_in_vain),
         cmocka_unit_test(too_many_spans_are_forgotten),
         cmocka_unit_test(too_much_is_given_up),
+        cmocka_unit_test(layouts_given_up_are_no_better),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
