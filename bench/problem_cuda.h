@@ -11,8 +11,8 @@
 #include "base/stats.h"
 #include "kernels/attend_cuda.h"
 
-/** How the two parts of a divided launch come: as they may, the second when the first is done, or the
- *  second first. */
+/** How the two parts of a divided launch come: as they may; the second a millisecond later, mostly when the
+ *  first is done; or the first a millisecond later. */
 typedef enum bsattn_gpu_order {
     BSATTN_GPU_TOGETHER,
     BSATTN_GPU_LATE_LAST,
