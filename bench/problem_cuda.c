@@ -638,8 +638,9 @@ void bsattn_gpu_case_init(bsattn_gpu_case_t *gpu, const bsattn_gpu_params_t *par
     gpu->key_heads = bsattn_gpu_host_new((size_t)params->launches, sizeof(*gpu->key_heads));
     gpu->clears = bsattn_gpu_host_new((size_t)gpu->list_count, sizeof(*gpu->clears));
     if (params->spare > 0) {
-        BSATTN_GPU_TRY(cudaStreamCreateWithFlags(&gpu->later, cudaStreamNonBlocking));
-        BSATTN_GPU_TRY(cudaEventCreateWithFlags(&gpu->reached, cudaEventDisableTiming));
+        BSATTN_GPU_TRY(cudaStreamCreateWithFlags(&gpu->queue.exchange, cudaStreamNonBlocking));
+        bsattn_gpu_check_status(bsattn_cuda_event_create(&gpu->queue.computed), "an event");
+        bsattn_gpu_check_status(bsattn_cuda_event_create(&gpu->queue.exchanged), "an event");
     }
     sets_init(gpu);
     state_init(gpu);
@@ -654,10 +655,11 @@ void bsattn_gpu_case_free(bsattn_gpu_case_t *gpu)
     for (size_t i = 0; i < gpu->memory_count; ++i) {
         BSATTN_GPU_TRY(cudaFree(gpu->memory[i]));
     }
-    if (gpu->later != NULL) {
-        BSATTN_GPU_TRY(cudaStreamDestroy(gpu->later));
-        BSATTN_GPU_TRY(cudaEventDestroy(gpu->reached));
+    if (gpu->queue.exchange != NULL) {
+        BSATTN_GPU_TRY(cudaStreamDestroy(gpu->queue.exchange));
     }
+    bsattn_cuda_event_destroy(&gpu->queue.computed);
+    bsattn_cuda_event_destroy(&gpu->queue.exchanged);
     for (int s = 0; s < gpu->params.launches; ++s) {
         free(gpu->launches[s].params);
         free(gpu->key_heads[s]);
@@ -787,13 +789,6 @@ void bsattn_gpu_case_poison(bsattn_gpu_case_t *gpu)
     }
 }
 
-/* Make one stream wait for all that another holds. */
-static void follow(const bsattn_gpu_case_t *gpu, cudaStream_t follower, cudaStream_t leader)
-{
-    BSATTN_GPU_TRY(cudaEventRecord(gpu->reached, leader));
-    BSATTN_GPU_TRY(cudaStreamWaitEvent(follower, gpu->reached, 0));
-}
-
 /* Longer than a launch of the other stream takes. */
 static void CUDART_CB wait_a_while(void *unused)
 {
@@ -803,21 +798,23 @@ static void CUDART_CB wait_a_while(void *unused)
     (void)nanosleep(&time, NULL);
 }
 
-static int launch(const bsattn_gpu_case_t *gpu, const bsattn_attend_cuda_params_t *params)
+static int launch(bsattn_gpu_case_t *gpu, const bsattn_attend_cuda_params_t *params)
 {
+    bsattn_cuda_queue_t *queue = &gpu->queue;
     int error;
 
-    if (gpu->later == NULL) {
-        return bsattn_attend_cuda(gpu->params.kernel, params, NULL);
+    if (gpu->params.spare == 0) {
+        return bsattn_attend_cuda(gpu->params.kernel, params, 0, queue->compute, NULL);
     }
-    follow(gpu, gpu->later, NULL);
+    bsattn_gpu_check_status(bsattn_cuda_queue_exchange_after_compute(queue), "a divided launch");
     if (gpu->params.order != BSATTN_GPU_TOGETHER) {
-        BSATTN_GPU_TRY(cudaLaunchHostFunc(
-            (gpu->params.order == BSATTN_GPU_LATE_LAST) ? gpu->later : NULL, wait_a_while, NULL));
+        bool last = (gpu->params.order == BSATTN_GPU_LATE_LAST);
+        BSATTN_GPU_TRY(
+            cudaLaunchHostFunc(last ? queue->exchange : queue->compute, wait_a_while, NULL));
     }
-    error =
-        bsattn_attend_cuda_beside(gpu->params.kernel, params, gpu->params.spare, NULL, gpu->later);
-    follow(gpu, NULL, gpu->later);
+    error = bsattn_attend_cuda(gpu->params.kernel, params, gpu->params.spare, queue->compute,
+                               queue->exchange);
+    bsattn_gpu_check_status(bsattn_cuda_queue_compute_after_exchange(queue), "a divided launch");
     return error;
 }
 
@@ -836,7 +833,7 @@ bool bsattn_gpu_case_divided(const bsattn_gpu_case_t *gpu)
     return false;
 }
 
-static int launch_all(const bsattn_gpu_case_t *gpu, int set)
+static int launch_all(bsattn_gpu_case_t *gpu, int set)
 {
     for (int s = 0; s < gpu->params.launches; ++s) {
         int error = launch(gpu, &gpu->launches[s].params[set]);
@@ -891,7 +888,7 @@ static void poison_or_end(bsattn_gpu_case_t *gpu)
     }
 }
 
-static void run_or_end(const bsattn_gpu_case_t *gpu, int set)
+static void run_or_end(bsattn_gpu_case_t *gpu, int set)
 {
     bsattn_gpu_check((cudaError_t)launch_all(gpu, set), gpu->params.kernel->name);
 }

@@ -8,6 +8,7 @@
 #ifndef BSATTN_BENCH_PROBLEM_CUDA_H
 #define BSATTN_BENCH_PROBLEM_CUDA_H
 
+#include "backend/queue_cuda.h"
 #include "base/stats.h"
 #include "kernels/attend_cuda.h"
 
@@ -74,8 +75,7 @@ typedef struct bsattn_gpu_case {
     size_t state_rows;       /**< of all heads and batch items */
     size_t state_group_rows; /**< every second group of so many rows is nobody's */
     uint32_t *counters;
-    struct CUstream_st *later; /**< for the second parts; NULL: none */
-    struct CUevent_st *reached;
+    bsattn_cuda_queue_t queue; /**< compute: the stream NULL; exchange: for second parts */
     void **memory; /**< all that is to be released, in device memory */
     size_t memory_count;
     size_t memory_capacity;

@@ -197,17 +197,16 @@ bool bsattn_cuda_kernel_can(const bsattn_cuda_kernel_t *kernel, int capability,
 bsattn_status_t bsattn_cuda_kernel_find(int capability, bsattn_dtype_t dtype, int head_dim,
                                         const bsattn_cuda_kernel_t **kernel_p);
 
-/** Launch a kernel. @return a cudaError_t, 0 for success */
-int bsattn_attend_cuda(const bsattn_cuda_kernel_t *kernel,
-                       const bsattn_attend_cuda_params_t *params, struct CUstream_st *stream);
-
-/** The same, beside kernels of others: some multiprocessors are left to them, and join in when they are
- *  through. It is complete when both streams are: a launch with the same counters waits for both.
+/** Launch a kernel, beside kernels of others if need be: some multiprocessors are left to them, and join
+ *  in when they are through. It is then complete when both streams are: a launch with the same counters waits
+ *  for both.
  *  @param spare  multiprocessors, as for prepare; 0: all are taken at once
- *  @param later  holds the others' kernels, behind all that the launch itself waits for on stream */
-int bsattn_attend_cuda_beside(const bsattn_cuda_kernel_t *kernel,
-                              const bsattn_attend_cuda_params_t *params, int spare,
-                              struct CUstream_st *stream, struct CUstream_st *later);
+ *  @param later  holds the others' kernels, behind all that the launch itself waits for on stream; not
+ *                looked at if spare is 0
+ *  @return a cudaError_t, 0 for success */
+int bsattn_attend_cuda(const bsattn_cuda_kernel_t *kernel,
+                       const bsattn_attend_cuda_params_t *params, int spare,
+                       struct CUstream_st *stream, struct CUstream_st *later);
 
 /** Bytes of the descriptors of a launch whose key heads are not alike; 0 if the kernel needs none. */
 size_t bsattn_attend_cuda_maps_bytes(const bsattn_cuda_kernel_t *kernel, int heads_kv);

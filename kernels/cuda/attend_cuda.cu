@@ -82,14 +82,8 @@ static int start(bsattn_cuda_launch_t *launch, unsigned ctas, cudaStream_t strea
 }
 
 int bsattn_attend_cuda(const bsattn_cuda_kernel_t *kernel,
-                       const bsattn_attend_cuda_params_t *params, cudaStream_t stream)
-{
-    return bsattn_attend_cuda_beside(kernel, params, 0, stream, nullptr);
-}
-
-int bsattn_attend_cuda_beside(const bsattn_cuda_kernel_t *kernel,
-                              const bsattn_attend_cuda_params_t *params, int spare,
-                              cudaStream_t stream, cudaStream_t later)
+                       const bsattn_attend_cuda_params_t *params, int spare, cudaStream_t stream,
+                       cudaStream_t later)
 {
     bsattn_cuda_launch_t launch;
     int error;

@@ -15,8 +15,7 @@ typedef struct cuda_step {
     cudaEvent_t end;
     cudaEvent_t exchange_begin; /* around the exchange, on exchange */
     cudaEvent_t exchange_end;
-    bool exchanging;     /* in this execution */
-    bool exchange_ended; /* its end is recorded */
+    bool exchanging; /* in this execution */
 } cuda_step_t;
 
 /* Rows gathered out of the tensors. */
@@ -603,7 +602,6 @@ static void take_tensors(cuda_work_t *cuda, const bsattn_tensors_t *tensors)
         cuda->steps[s].attend.o = tensors->o;
         cuda->steps[s].attend.lse = tensors->lse;
         cuda->steps[s].exchanging = false;
-        cuda->steps[s].exchange_ended = false;
     }
     if (cuda->in_place) {
         cuda->steps[0].attend.k = tensors->k;
@@ -665,13 +663,11 @@ bsattn_status_t bsattn_work_cuda_exchange_begin(bsattn_work_t *work, int step)
     return bsattn_cuda_queue_compute_after_exchange(&cuda->queue);
 }
 
-static bsattn_status_t record_exchange_end(cuda_work_t *cuda, cuda_step_t *step)
+/* The multiprocessors that a step's attend leaves to its exchange: an attend holds those it has to its end, and
+ * would take all. What is left of it when the exchange is through comes there, too, on the exchange stream. */
+static int spare_of(const cuda_work_t *cuda, const cuda_step_t *step)
 {
-    if (step->exchange_ended) {
-        return BSATTN_OK;
-    }
-    step->exchange_ended = true;
-    return bsattn_cuda_event_record(step->exchange_end, cuda->queue.exchange);
+    return (step->exchanging && (step->attend.unit_count > 0)) ? cuda->queue.spare : 0;
 }
 
 bsattn_status_t bsattn_work_cuda_exchange_end(bsattn_work_t *work, int step)
@@ -679,28 +675,27 @@ bsattn_status_t bsattn_work_cuda_exchange_end(bsattn_work_t *work, int step)
     cuda_work_t *cuda = (cuda_work_t *)work;
 
     BSATTN_TRY(bsattn_cuda_enter(work->backend));
-    return record_exchange_end(cuda, &cuda->steps[step]);
+    if (spare_of(cuda, &cuda->steps[step]) > 0) {
+        return BSATTN_OK; /* recorded ahead of the attend's part behind it */
+    }
+    return bsattn_cuda_event_record(cuda->steps[step].exchange_end, cuda->queue.exchange);
 }
 
-/* Start a step, which has work. An attend holds its multiprocessors to its end, and would take all: kernels of
- * the exchange get theirs first, and what is left of the attend then comes there, too. */
-static bsattn_status_t start_attend(cuda_work_t *cuda, cuda_step_t *step)
+/* Start a step, which has work. */
+static bsattn_status_t start_attend(cuda_work_t *cuda, const cuda_step_t *step)
 {
-    const bsattn_attend_cuda_params_t *attend = &step->attend;
     const bsattn_cuda_queue_t *queue = &cuda->queue;
-    int error;
+    int spare = spare_of(cuda, step);
 
     if (cuda->launch.exec != NULL) {
         return bsattn_ready_launch_start(&cuda->launch, queue->compute);
     }
-    if (step->exchanging && (queue->spare > 0)) {
-        BSATTN_TRY(record_exchange_end(cuda, step));
-        error = bsattn_attend_cuda_beside(cuda->kernel, attend, queue->spare, queue->compute,
-                                          queue->exchange);
-    } else {
-        error = bsattn_attend_cuda(cuda->kernel, attend, queue->compute);
+    if (spare > 0) {
+        BSATTN_TRY(bsattn_cuda_event_record(step->exchange_end, queue->exchange));
     }
-    return bsattn_cuda_check((cudaError_t)error, cuda->kernel->name);
+    return bsattn_cuda_check((cudaError_t)bsattn_attend_cuda(cuda->kernel, &step->attend, spare,
+                                                             queue->compute, queue->exchange),
+                             cuda->kernel->name);
 }
 
 bsattn_status_t bsattn_work_cuda_attend(bsattn_work_t *work, int step_index,

@@ -88,19 +88,20 @@ static bsattn_status_t trial_predict(trial_t *trial, const question_t *question,
                : bsattn_demand_take(&trial->demand, trial->estimate->exchange);
 }
 
-/* Another layout cannot be clearly better if this one is no slower than its work divided evenly would
- * be, or the longest row of blocks, which is one rank's whatever the layout; and if the other must send as much.
+/* Another layout cannot be clearly better if this one takes no longer than any must, the work divided evenly or the
+ * longest row of blocks, which is one rank's whatever the layout; and if the other must send as much.
  * @return how much; INT64_MAX if another might be faster */
 static int64_t hopeless_bytes(const trial_t *best)
 {
     const bsattn_estimate_totals_t *totals = &best->estimate->totals;
-    double attend_ms = 0.0;
+    double evenly_ms = 0.0;
+    double least_ms;
 
     for (int rank = 0; rank < totals->ranks; ++rank) {
-        attend_ms += best->estimate->ranks[rank].time_attend_ms / totals->ranks;
+        evenly_ms += best->estimate->ranks[rank].time_attend_ms / totals->ranks;
     }
-    attend_ms = fmax(attend_ms, best->estimate->longest_row_ms);
-    return bsattn_clearly_faster(attend_ms, totals->time_ms) ? INT64_MAX : totals->bytes_sent;
+    least_ms = fmax(evenly_ms, best->estimate->longest_row_ms);
+    return bsattn_clearly_faster(least_ms, totals->time_ms) ? INT64_MAX : totals->bytes_sent;
 }
 
 /* Replace the best trial by another layout's if that is better. */

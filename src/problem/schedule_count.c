@@ -24,6 +24,7 @@ typedef struct tally {
     int32_t *place;  /* [P], in active, of those */
     int active_count;
     int64_t run_count;
+    int64_t token_count;
     bsattn_row_work_t row_work;
     bsattn_spans_t row;    /* without the diagonal */
     bsattn_spans_t before; /* the row that is counted */
@@ -62,6 +63,7 @@ static void tally_piece(tally_t *tally, int hop, int64_t runs, int64_t tokens)
     tally->runs[hop] += runs;
     tally->tokens[hop] += tokens;
     tally->run_count += runs;
+    tally->token_count += tokens;
     if (tally->runs[hop] == 0) {
         int32_t moved = tally->active[--tally->active_count];
         tally->active[tally->place[hop]] = moved;
@@ -77,6 +79,7 @@ static void tally_clear(tally_t *tally)
     }
     tally->active_count = 0;
     tally->run_count = 0;
+    tally->token_count = 0;
 }
 
 /* @param sign  1: spans come, -1: they go */
@@ -183,19 +186,17 @@ static int64_t add_row(const tally_t *tally, double queries, int heads, int64_t 
     return items;
 }
 
-/* Whether the row at hand is longer than all before.
+/* Note the row at hand if it is longer than all before.
+ * @param queries   tokens of the query block, summed over query heads
  * @param branches  a key may be in all of them, and comes once */
 static void note_longest(const tally_t *tally, double queries, int kv_heads, int branches,
                          bsattn_schedule_counts_t *counts)
 {
-    int64_t tokens = 0;
+    double pairs = queries * (double)tally->token_count;
 
-    for (int k = 0; k < tally->active_count; ++k) {
-        tokens += tally->tokens[tally->active[k]];
-    }
-    if (queries * (double)tokens > counts->longest_pairs) {
-        counts->longest_pairs = queries * (double)tokens;
-        counts->longest_keys = kv_heads * (tokens / branches);
+    if (pairs > counts->longest_pairs) {
+        counts->longest_pairs = pairs;
+        counts->longest_keys = kv_heads * (tally->token_count / branches);
     }
 }
 
@@ -221,6 +222,7 @@ bsattn_status_t bsattn_schedule_count(const bsattn_demand_t *demand, int rank, d
     for (int c = 0; (c < demand->list_class_count) && (status == BSATTN_OK); ++c) {
         int heads = heads_in_list(demand, c);
         int kv_heads = bsattn_demand_kv_heads(demand, demand->list_classes[c].kv_class);
+        int branches = branches_of(demand, c);
         for (int64_t r = 0; (r < rows) && (status == BSATTN_OK); ++r) {
             double queries = (double)bsattn_demand_slot_tokens(demand, rank, r, 1);
             int64_t diagonals = 0;
@@ -228,7 +230,7 @@ bsattn_status_t bsattn_schedule_count(const bsattn_demand_t *demand, int rank, d
             if (status == BSATTN_OK) {
                 int64_t items = add_row(&tally, queries, heads, diagonals, pairs_of_hop, &counts);
                 states[r] |= (items > 1) ? 1 : 0;
-                note_longest(&tally, queries * heads, kv_heads, branches_of(demand, c), &counts);
+                note_longest(&tally, queries * heads, kv_heads, branches, &counts);
             }
         }
     }

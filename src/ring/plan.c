@@ -117,8 +117,9 @@ static int steps_ahead(const bsattn_plan_t *plan)
         const bsattn_local_t *local = &plan->locals[i];
         for (int s = 0; s < local->schedule.step_count; ++s) {
             const bsattn_exchange_t *exchange = local->exchanges[s];
-            most =
-                ((exchange != NULL) && (exchange->operations > most)) ? exchange->operations : most;
+            if ((exchange != NULL) && (exchange->operations > most)) {
+                most = exchange->operations;
+            }
         }
     }
     most = OPERATIONS_AHEAD / (OPERATIONS_OF_STEP + most);

@@ -236,7 +236,6 @@ typedef struct greeting {
 static bsattn_status_t look_at_greeting(void *arg, bool *done_p)
 {
     const greeting_t *greeting = arg;
-
     bool settled = false;
 
     BSATTN_TRY(bsattn_nccl_look(&greeting->nccl->comm, "the first message", &settled));
@@ -430,8 +429,8 @@ static bsattn_status_t join(nccl_transport_t *nccl, const nccl_invitation_t *inv
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
 
     config.blocking = 0;
-    config.cgaClusterSize =
-        0; /* a cluster finds no place on multiprocessors left free here and there */
+    /* A cluster finds no place on multiprocessors that are left free here and there. */
+    config.cgaClusterSize = 0;
     BSATTN_TRY(bsattn_nccl_check(&nccl->comm,
                                  ncclCommInitRankConfig(&nccl->comm.handle, transport->ranks,
                                                         invitation->id, transport->first_rank,
