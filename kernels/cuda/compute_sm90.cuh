@@ -126,7 +126,7 @@ template <class C> struct Consumer {
 
 #pragma unroll
         for (int step = FIRST; step < LAST; ++step) {
-            Product<T, C::D>::rs(o, p + 4 * step, v_matrix + step * 16 * 128 / 16, true);
+            Product<T, C::D>::rs(o, p + 4 * step, v_matrix + step * 16 * 128 / 16);
         }
         product_commit();
     }
@@ -236,6 +236,14 @@ template <class C> struct Consumer {
             sum[3] += s[i + 2 * h + 5];
         }
         return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+    }
+
+    /* Scores of row 1 to probabilities, as those of row 0 are, and the sums of both. */
+    __device__ __forceinline__ void second_row()
+    {
+        exponentials(1);
+        sums[0] = row_sum(0);
+        sums[1] = row_sum(1);
     }
 
     /* A row's reference is the maximum of the first tile with keys for it, and stays; of a tile that
@@ -566,9 +574,7 @@ template <class C> __device__ __forceinline__ bool Consumer<C>::first_tile()
     scores_done(masked_count > 0);
     references(masked_count > 0);
     exponentials(0);
-    exponentials(1);
-    sums[0] = row_sum(0);
-    sums[1] = row_sum(1);
+    second_row();
     pack_row(0);
     pack_row(1);
     finish_tile();
@@ -652,9 +658,7 @@ __device__ __forceinline__ void Consumer<C>::tile()
     }
     exponentials(0);
     if (!C::WAITS_HALFWAY) {
-        exponentials(1);
-        sums[0] = row_sum(0);
-        sums[1] = row_sum(1);
+        second_row();
     }
     if (C::HOLD) {
         hold(s[SCORES - (C::WAITS_HALFWAY ? 3 : 1)]);
@@ -662,9 +666,7 @@ __device__ __forceinline__ void Consumer<C>::tile()
     product_wait<0>();
     results_done();
     if (C::WAITS_HALFWAY) {
-        exponentials(1);
-        sums[0] = row_sum(0);
-        sums[1] = row_sum(1);
+        second_row();
     }
     pack_row(0);
     pack_row(1);
