@@ -12,7 +12,9 @@
 
 #include "transport/transport.h"
 
-enum { BSATTN_STAGING_SLOTS = 4, BSATTN_STAGING_PIECE = 8 << 20 /**< bytes of a slot */ };
+/** Large enough for the bandwidth of a network, small enough for the slots of several ranks to stay in a processor's
+ *  cache from one copy to the next. */
+enum { BSATTN_STAGING_SLOTS = 4, BSATTN_STAGING_PIECE = 2 << 20 /**< bytes of a slot */ };
 
 /** What the exchanges of a rank share; they are carried out one after the other. */
 typedef struct bsattn_staging bsattn_staging_t;
